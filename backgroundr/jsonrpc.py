@@ -1,0 +1,468 @@
+"""JSON-RPC 2.0 over lines: bytes to messages and back, calls in flight, the one writer.
+
+Knows nothing of MCP and nothing of tasks. What a method does is for the handler that a
+`Connection` is given.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import threading
+from collections import deque
+
+from .cancel import CancelToken
+from .errors import Cancelled
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Protocol, Tuple, Union
+
+    Id = Union[str, int]
+    Message = Dict[str, Any]
+
+    class Handler(Protocol):
+        """What a connection asks of the protocol above it."""
+
+        def call(self, call: Call) -> Union[Message, Deferred]:
+            """Return the result of a call, or the work that will; raises RpcError."""
+
+        def notify(self, connection: Connection, method: str, params: Any) -> None:
+            """Take note of a notification; never answered."""
+
+        def batches_allowed(self) -> bool:
+            """Whether an array of messages is a batch, or an error."""
+
+
+# JSON-RPC 2.0, section 5.1.
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+_READ_BYTES = 65536
+# A write of so much to a pipe that polls writable does not block: POSIX's PIPE_BUF is at
+# least 512, Linux's is 4096.
+_WRITE_BYTES = min(4096, getattr(select, "PIPE_BUF", 4096))
+# With so much waiting to be written, no further message is read.
+_BACKLOG_BYTES = 4 * 1024 * 1024
+
+
+class RpcError(Exception):
+    """An error answer. code: an int of JSON-RPC or of the protocol above; data: JSON or None."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+class Deferred:
+    """A result that takes time: `work()` returns it, on a thread of its own."""
+
+    def __init__(self, work: Callable[[], Message]) -> None:
+        self.work = work
+
+
+class Call:
+    """A request in flight. id and params as they came, params {} when absent."""
+
+    def __init__(self, id: Id, method: str, params: Dict[str, Any]) -> None:
+        self.id = id
+        self.method = method
+        self.params = params
+        self.cancel = CancelToken()
+
+
+def decode(line: bytes) -> Any:
+    """Return the JSON value of a line. Raises RpcError (parse error)."""
+    try:
+        return json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise RpcError(PARSE_ERROR, "Parse error: nested too deeply") from None
+    except ValueError as error:
+        # Also integers of more than 4,300 digits, and bytes that are not UTF-8.
+        raise RpcError(PARSE_ERROR, "Parse error: %s" % error) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError("%s is not JSON" % name)
+
+
+def encode(message: Union[Message, List[Message]]) -> bytes:
+    """Return a message as one line with its newline, UTF-8, strict JSON.
+
+    Raises ValueError for NaN and infinities.
+    """
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        return text.encode("utf-8") + b"\n"
+    except UnicodeEncodeError:
+        # A lone surrogate, echoed from a client: escaped it is at least valid JSON.
+        return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+
+
+def is_id(value: object) -> bool:
+    """Whether `value` can be the id of a request: a string or an integer, never null."""
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
+
+
+class LineReader:
+    """Lines of bounded length from a source of bytes.
+
+    read: returns some bytes, b"" at the end; blocks meanwhile. max_bytes: a longer line is
+    not collected, and None stands for it.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self._read = read
+        self._max_bytes = max_bytes
+
+    def __iter__(self) -> Iterator[Optional[bytes]]:
+        """Yield each line without its newline; an unfinished last one too.
+
+        Split at b"\\n" only: U+2028 and U+0085 may stand inside JSON strings. A byte order
+        mark before the first line is dropped (PowerShell writes one into its pipes).
+        """
+        parts: List[bytes] = []  # of the line that is not finished
+        size = 0
+        first = True
+        while True:
+            data = self._read(_READ_BYTES)
+            pieces = data.split(b"\n") if data else [b"", b""]
+            for piece in pieces[:-1]:
+                parts.append(piece)
+                too_long = size + len(piece) > self._max_bytes
+                line = b"".join(parts)
+                parts, size = [], 0
+                if first and line.startswith(b"\xef\xbb\xbf"):
+                    line = line[3:]
+                first = False
+                yield None if too_long else line
+            if not data:
+                return
+            size += len(pieces[-1])
+            if size <= self._max_bytes:
+                parts.append(pieces[-1])
+            else:
+                parts = []
+
+
+class LineWriter:
+    """The one writer of a stream: whole lines, from any thread, in order.
+
+    write: writes some of the bytes, returns how many; blocks as long as it must.
+    writable: whether a small write would not block now; None where that cannot be told.
+    on_broken: called once, when nobody reads the stream any more.
+
+    A line is written at once when the stream takes it. What it does not take waits for a
+    thread, so that a client that does not read stalls no one else.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], int],
+        writable: Optional[Callable[[], bool]],
+        on_broken: Callable[[], None],
+    ) -> None:
+        self._write = write
+        self._writable = writable
+        self._on_broken = on_broken
+        # _lock owns the backlog and the right to write. _changed: notified when the backlog
+        # grows (its thread waits) and when it shrinks (throttle and flush wait).
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._backlog: Deque[bytes] = deque()
+        self._backlog_bytes = 0
+        self._broken = False
+        self._thread: Optional[threading.Thread] = None
+
+    def send(self, line: bytes) -> None:
+        """Write `line`, which ends in a newline, or queue what the stream does not take."""
+        with self._lock:
+            if self._broken:
+                return
+            if not self._backlog and self._writable is not None:
+                line = self._write_now(line)
+            if line:
+                self._backlog.append(line)
+                self._backlog_bytes += len(line)
+                self._changed.notify_all()
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._write_backlog, name="backgroundr-writer", daemon=True
+                    )
+                    self._thread.start()
+
+    def throttle(self) -> None:
+        """Block while too much waits to be written, so that no client can grow the backlog."""
+        with self._lock:
+            while self._backlog_bytes > _BACKLOG_BYTES and not self._broken:
+                # In short steps: a signal handler may want the main thread back.
+                self._changed.wait(0.1)
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until all is written, at most `timeout_s` seconds."""
+        with self._lock:
+            self._changed.wait_for(lambda: not self._backlog or self._broken, timeout_s)
+
+    def _write_now(self, line: bytes) -> bytes:
+        """Write as much as goes without blocking; return the rest."""
+        assert self._writable is not None
+        rest = memoryview(line)
+        try:
+            while rest and self._writable():
+                rest = rest[self._write(bytes(rest[:_WRITE_BYTES])) :]
+        except OSError:
+            self._break()
+            return b""
+        return bytes(rest)
+
+    def _write_backlog(self) -> None:
+        while True:
+            with self._lock:
+                while not self._backlog:
+                    self._changed.wait()
+                line = self._backlog[0]
+            # Nobody else writes meanwhile: `send` queues while there is a backlog.
+            try:
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[self._write(bytes(rest)) :]
+            except OSError:
+                with self._lock:
+                    self._break()
+                return
+            with self._lock:
+                self._backlog.popleft()
+                self._backlog_bytes -= len(line)
+                self._changed.notify_all()
+
+    def _break(self) -> None:
+        self._broken = True
+        self._backlog.clear()
+        self._backlog_bytes = 0
+        self._changed.notify_all()
+        self._on_broken()
+
+
+class Connection:
+    """One peer: its messages in, each request answered once, calls that can be cancelled.
+
+    on_error: told of an exception that a handler should not have raised; called in the
+    `except` block, for a traceback.
+    """
+
+    def __init__(
+        self,
+        lines: LineReader,
+        writer: LineWriter,
+        handler: Handler,
+        on_error: Callable[[], None],
+    ) -> None:
+        self._lines = lines
+        self._writer = writer
+        self._handler = handler
+        self._on_error = on_error
+        # _lock owns _in_flight; held for nothing else. _idle: notified when it shrinks.
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._in_flight: Dict[Tuple[type, Id], Call] = {}
+
+    def serve(self) -> None:
+        """Answer messages until the input ends. Quick calls are answered in order."""
+        for line in self._lines:
+            self._writer.throttle()
+            if line is None:
+                self._send_error(
+                    None, RpcError(INVALID_REQUEST, "Message too long; it was skipped")
+                )
+            elif line.strip():
+                self._take_line(line)
+
+    def cancel(self, id: object) -> None:
+        """Stop a call: nothing is written for it any more. An unknown id is ignored."""
+        if not is_id(id):
+            return
+        with self._lock:
+            call = self._in_flight.pop((type(id), id), None)  # type: ignore[arg-type]
+            self._idle.notify_all()
+        if call is not None:
+            call.cancel.cancel()
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until every call is answered and written, at most `timeout_s` seconds."""
+        with self._lock:
+            self._idle.wait_for(lambda: not self._in_flight, timeout_s)
+        self._writer.flush(timeout_s)
+
+    def _take_line(self, line: bytes) -> None:
+        try:
+            message = decode(line)
+        except RpcError as error:
+            self._send_error(None, error)
+            return
+        if not isinstance(message, list):
+            self._take_message(message, self._writer_send)
+        elif not message:
+            self._send_error(None, RpcError(INVALID_REQUEST, "Invalid request: an empty array"))
+        elif not self._handler.batches_allowed():
+            self._send_error(
+                None, RpcError(INVALID_REQUEST, "Invalid request: batches do not exist here")
+            )
+        else:
+            batch = _Batch(self._writer_send)
+            for item in message:
+                self._take_message(item, batch.expect())
+            batch.complete()
+
+    def _take_message(self, message: Any, answer: Callable[[Optional[Message]], None]) -> None:
+        """Handle one message; call `answer` once, with None when nothing is to be written."""
+        if not isinstance(message, dict):
+            answer(_error_message(None, RpcError(INVALID_REQUEST, "Invalid request: no object")))
+            return
+        id = message.get("id")
+        method = message.get("method")
+        if "method" not in message and ("result" in message or "error" in message):
+            answer(None)  # a response; nothing was asked of the peer
+            return
+        if "id" not in message and isinstance(method, str):
+            answer(None)
+            if message.get("jsonrpc") == "2.0":
+                self._notify(method, message.get("params"))
+            return
+        usable_id = id if is_id(id) else None
+        problem = None
+        if message.get("jsonrpc") != "2.0":
+            problem = '"jsonrpc" must be "2.0"'
+        elif not isinstance(method, str):
+            problem = '"method" must be a string'
+        elif usable_id is None:
+            problem = '"id" must be a string or an integer'
+        if problem is not None:
+            answer(
+                _error_message(usable_id, RpcError(INVALID_REQUEST, "Invalid request: " + problem))
+            )
+            return
+        params = message.get("params", {})
+        if not isinstance(params, dict):
+            answer(
+                _error_message(usable_id, RpcError(INVALID_PARAMS, '"params" must be an object'))
+            )
+            return
+        assert isinstance(method, str)
+        assert usable_id is not None
+        self._call(Call(usable_id, method, params), answer)
+
+    def _notify(self, method: str, params: Any) -> None:
+        try:
+            self._handler.notify(self, method, params)
+        except Exception:
+            self._on_error()
+
+    def _call(self, call: Call, answer: Callable[[Optional[Message]], None]) -> None:
+        key = (type(call.id), call.id)
+        with self._lock:
+            taken = self._in_flight.setdefault(key, call) is not call
+        if taken:
+            error = RpcError(INVALID_REQUEST, "Invalid request: a call with this id is in flight")
+            answer(_error_message(call.id, error))
+            return
+        outcome = self._run(call, lambda: self._handler.call(call))
+        if isinstance(outcome, Deferred):
+            work = outcome.work
+
+            def finish() -> None:
+                message = self._run(call, work)
+                assert not isinstance(message, Deferred)
+                self._finish(call, message, answer)
+
+            try:
+                threading.Thread(target=finish, name="backgroundr-call", daemon=True).start()
+            except RuntimeError:
+                busy = RpcError(INTERNAL_ERROR, "No thread is free for this call; try again later")
+                self._finish(call, _error_message(call.id, busy), answer)
+        else:
+            self._finish(call, outcome, answer)
+
+    def _run(
+        self, call: Call, work: Callable[[], Union[Message, Deferred]]
+    ) -> Union[Message, Deferred, None]:
+        """Return the whole answer to a call, or more work; None when it was cancelled."""
+        try:
+            result = work()
+        except RpcError as error:
+            return _error_message(call.id, error)
+        except Cancelled:
+            return None
+        except Exception:
+            self._on_error()
+            return _error_message(call.id, RpcError(INTERNAL_ERROR, "Internal error"))
+        if isinstance(result, Deferred):
+            return result
+        return {"jsonrpc": "2.0", "id": call.id, "result": result}
+
+    def _finish(
+        self, call: Call, message: Optional[Message], answer: Callable[[Optional[Message]], None]
+    ) -> None:
+        """Answer a call, unless it was cancelled; it leaves the table after the writing, so
+        that `drain` means what it says."""
+        key = (type(call.id), call.id)
+        with self._lock:
+            wanted = self._in_flight.get(key) is call
+        answer(message if wanted else None)
+        with self._lock:
+            if self._in_flight.get(key) is call:
+                del self._in_flight[key]
+            self._idle.notify_all()
+
+    def _writer_send(self, message: Union[Message, List[Message], None]) -> None:
+        if message is not None:
+            self._writer.send(encode(message))
+
+    def _send_error(self, id: Optional[Id], error: RpcError) -> None:
+        self._writer_send(_error_message(id, error))
+
+
+class _Batch:
+    """The answers to one array of messages, sent as one array when the last is there."""
+
+    def __init__(self, send: Callable[[List[Message]], None]) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._missing = 1  # `complete`
+        self._answers: List[Message] = []
+
+    def expect(self) -> Callable[[Optional[Message]], None]:
+        """Return what is to be called with the answer to one message of the batch."""
+        with self._lock:
+            self._missing += 1
+        return self._take
+
+    def complete(self) -> None:
+        """No further message will be expected."""
+        self._take(None)
+
+    def _take(self, answer: Optional[Message]) -> None:
+        with self._lock:
+            if answer is not None:
+                self._answers.append(answer)
+            self._missing -= 1
+            done = self._missing == 0 and bool(self._answers)
+        if done:
+            self._send(self._answers)
+
+
+def _error_message(id: Optional[Id], error: RpcError) -> Message:
+    body: Message = {"code": error.code, "message": error.message}
+    if error.data is not None:
+        body["data"] = error.data
+    # Where the id could not be read it is left out: JSON-RPC wants null there, which no MCP
+    # schema allows and which clients reject.
+    message: Message = {"jsonrpc": "2.0", "error": body}
+    if id is not None:
+        message["id"] = id
+    return message

@@ -1,0 +1,407 @@
+"""Spawn a command so that all that comes of it can be found again and ended. POSIX.
+
+What marks a process as belonging to a tree:
+
+- the group and the session of the command, which `start_new_session` makes its own;
+- an environment entry that children inherit (ENV_NAME, one token a tree), read back from
+  /proc/PID/environ; it also finds what moved to a session of its own;
+- descent from a process found by one of these.
+
+Where there is no /proc, `ps` gives groups and descent, and a process that left both is
+not found. Nor is one that cleared its environment, or is of another user id so that its
+environment is not ours to read, once it left the session and lost its parent.
+
+A pid is signalled only while it cannot have come to mean another process. The command
+itself is waited for without being reaped, so its pid and with it its group and session stay
+taken until `reap`. Any other process is signalled through a pidfd, opened first and then
+checked to be the process that was found (Linux 5.3 and Python 3.9 on); elsewhere its start
+time is checked just before the signal, which leaves the microseconds between the two (on
+macOS, where `ps` is all there is, the milliseconds since the survey).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set
+
+# A path of tokens, outermost first, joined by ":". It is a path so that a backgroundr that
+# runs as a task of another leaves its own tasks findable for both.
+ENV_NAME = "BACKGROUNDR_TASK"
+
+
+class Member:
+    """A living process of a tree.
+
+    started: when, in ticks of `_now_ticks`. in_group: it is in the command's own group.
+    """
+
+    __slots__ = ("pid", "started", "in_group")
+
+    def __init__(self, pid: int, started: int = 0, in_group: bool = True) -> None:
+        self.pid = pid
+        self.started = started
+        self.in_group = in_group
+
+
+class ProcessTree:
+    """A command and all that came of it, on POSIX. Every method may be called by any thread.
+
+    pid: of the command itself. pipes: {descriptor: stream}, non-blocking, to be closed by
+    whoever reads them. exit_fd: a descriptor that becomes readable when the command has
+    exited; None where the system offers none, so that a thread has to sit in `wait_exit`.
+    """
+
+    def __init__(self, argv: List[str], cwd: str, env: Mapping[str, str], token: str) -> None:
+        self.token = token
+        # _lock owns _returncode and so the answer to "is the pid still ours?". It is held
+        # across the kill and across the reap, so that neither can fall into the other.
+        self._lock = threading.Lock()
+        self._returncode: Optional[int] = None
+        self._reaped_ticks = 0
+        # Who got the signal last told: the group, these processes, and when they got it.
+        self._told_group = False
+        self._told: Set[int] = set()
+        self._told_ticks = 0
+        self.started_ticks = _now_ticks()
+        opened: List[int] = []
+        try:
+            # Pipes of our own: Popen leaks its when it fails for want of descriptors
+            # (Python 3.8 to 3.10).
+            null = os.open(os.devnull, os.O_RDWR)
+            opened.append(null)
+            stdout, child_stdout = os.pipe()
+            opened += stdout, child_stdout
+            stderr, child_stderr = os.pipe()
+            opened += stderr, child_stderr
+            # Bytes throughout: in a C locale the text forms refuse what is not ASCII.
+            self._popen = subprocess.Popen(
+                [_bytes(arg) for arg in argv],
+                stdin=null,
+                stdout=child_stdout,
+                stderr=child_stderr,
+                cwd=_bytes(cwd),
+                env=_environment(env, token),
+                start_new_session=True,
+            )
+        except BaseException:
+            for fd in opened:
+                os.close(fd)
+            raise
+        for fd in (null, child_stdout, child_stderr):
+            os.close(fd)
+        self.pid = self._popen.pid
+        os.set_blocking(stdout, False)
+        os.set_blocking(stderr, False)
+        self.pipes = {stdout: "stdout", stderr: "stderr"}
+        self._kqueue: Any = None
+        self.exit_fd: Optional[int] = None
+        self.exit_fd = self._open_exit_fd()
+
+    def _open_exit_fd(self) -> Optional[int]:
+        try:
+            if sys.platform == "linux":
+                # Linux 5.3, Python 3.9.
+                return os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
+            elif hasattr(select, "kqueue"):
+                self._kqueue = select.kqueue()
+                event = select.kevent(
+                    self.pid,
+                    select.KQ_FILTER_PROC,
+                    select.KQ_EV_ADD | select.KQ_EV_ONESHOT,
+                    select.KQ_NOTE_EXIT,
+                )
+                self._kqueue.control([event], 0)
+                return int(self._kqueue.fileno())
+        except OSError:  # an older kernel, no descriptor left, or (kqueue) already over
+            self.close_exit_fd()
+        return None
+
+    def close_exit_fd(self) -> None:
+        """Close `exit_fd`; for whoever watched it, once it has spoken."""
+        if self._kqueue is not None:
+            self._kqueue.close()
+            self._kqueue = None
+        elif self.exit_fd is not None:
+            os.close(self.exit_fd)
+        self.exit_fd = None
+
+    def wait_exit(self) -> None:
+        """Block until the command itself has exited. Its pid stays taken until `reap`."""
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            # macOS before Python 3.13, and only when kqueue gave no descriptor. This reaps,
+            # so that until `reap` notes it a signal could meet a reused pid.
+            self._popen.wait()
+
+    def reap(self) -> int:
+        """Return the exit code, -N for a death by signal N. The pid is free from then on.
+
+        To be called when the command has exited; before that it blocks, and signals with it.
+        """
+        with self._lock:
+            if self._returncode is None:
+                self._returncode = self._popen.wait()
+                self._reaped_ticks = _now_ticks()
+            return self._returncode
+
+    def tell(self, number: int) -> None:
+        """Send a signal to the command's group at once; `follow` does the rest of the tree.
+
+        All of the group gets it in one moment: a shell that outlived its child by an
+        instant would go on to its next command.
+        """
+        with self._lock:
+            self._told.clear()
+            self._told_ticks = _now_ticks()
+            self._told_group = self._returncode is None
+            if self._told_group:
+                _kill_group(self.pid, number)
+
+    def follow(self, members: List[Member], number: int) -> bool:
+        """Send a signal to those of `members` that `tell`, or a former `follow`, missed.
+
+        They are processes outside of the group (and those in it, when the command itself
+        is over and reaped) that are not younger than the last signalling. What is younger
+        was started by a process that handled the signal: the cleaning up that the grace is
+        for. Returns True when there were any; they may have forked meanwhile.
+        """
+        missed = [
+            member
+            for member in members
+            if not (member.in_group and self._told_group)
+            and member.pid not in self._told
+            and member.started <= self._told_ticks
+        ]
+        for member in missed:
+            self._told.add(member.pid)
+            _signal_member(member, number)
+        if missed:
+            self._told_ticks = _now_ticks()
+        return bool(missed)
+
+    def kill(self, members: List[Member]) -> None:
+        """Send SIGKILL to the group and to `members`."""
+        with self._lock:
+            if self._returncode is None:
+                _kill_group(self.pid, signal.SIGKILL)
+        for member in members:
+            _signal_member(member, signal.SIGKILL)
+
+    def discard(self) -> None:
+        """End a tree that nobody has begun to watch; return when the command is over."""
+        self.tell(signal.SIGKILL)
+        self.kill(survey_posix([self])[self])
+        self.reap()
+        self.close_exit_fd()
+        for fd in self.pipes:
+            os.close(fd)
+
+    def owns_group(self, group: int, started: int) -> bool:
+        """True when `group`, of a process that started then, is the command's own.
+
+        Until the reap nobody else can have that number. A stranger who got it later started
+        later.
+        """
+        return group == self.pid and (self._returncode is None or started <= self._reaped_ticks)
+
+
+def _bytes(text: str) -> bytes:
+    # Not os.fsencode, which in a C locale refuses what is not ASCII. Lone surrogates stand
+    # for undecodable bytes of the environment or of a path, as in os.fsdecode.
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _environment(added: Mapping[str, str], token: str) -> Dict[bytes, bytes]:
+    env = dict(os.environb)
+    for name, value in added.items():
+        env[_bytes(name)] = _bytes(value)
+    mark = _bytes(ENV_NAME)
+    outer = os.environb.get(mark)
+    env[mark] = outer + b":" + _bytes(token) if outer else _bytes(token)
+    return env
+
+
+def _kill_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+        # A stopped process acts on a signal only when it is continued.
+        os.killpg(group, signal.SIGCONT)
+    except (ProcessLookupError, PermissionError):
+        pass  # gone, or (macOS) nothing but a zombie; what may not be signalled stays
+
+
+class _Process:
+    """A living process of the system, as /proc/PID/stat or ps tells it."""
+
+    __slots__ = ("pid", "parent", "group", "session", "started")
+
+    def __init__(self, pid: int, parent: int, group: int, session: int, started: int) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.group = group
+        self.session = session
+        self.started = started
+
+
+def survey_posix(trees: Sequence[ProcessTree]) -> Dict[ProcessTree, List[Member]]:
+    """Return the living processes of each tree. Raises OSError; see `proctree.survey`."""
+    found: Dict[ProcessTree, List[Member]] = {tree: [] for tree in trees}
+    if not trees:
+        return found
+    by_token = {_bytes(tree.token): tree for tree in trees}
+    by_pid: Dict[int, List[ProcessTree]] = {}
+    for tree in trees:
+        by_pid.setdefault(tree.pid, []).append(tree)
+    oldest = min(tree.started_ticks for tree in trees)
+    processes = {process.pid: process for process in _processes()}
+    owner: Dict[int, Optional[ProcessTree]] = {os.getpid(): None}
+
+    def owner_of(process: _Process) -> Optional[ProcessTree]:
+        if process.started < oldest:
+            return None  # older than every tree, and so is all that it descends from
+        for number in (process.group, process.session):
+            for tree in by_pid.get(number, ()):
+                if tree.owns_group(number, process.started):
+                    return tree
+        for token in reversed(_tokens(process.pid)):
+            if token in by_token:
+                return by_token[token]
+        return None
+
+    def find(pid: int) -> Optional[ProcessTree]:
+        line = []
+        while pid not in owner and pid in processes:
+            owner[pid] = owner_of(processes[pid])
+            if owner[pid] is None:
+                line.append(pid)
+                pid = processes[pid].parent
+        tree = owner.get(pid)
+        for child in line:
+            owner[child] = tree
+        return tree
+
+    for process in processes.values():
+        owning = find(process.pid)
+        if owning is not None:
+            in_group = process.group == owning.pid
+            found[owning].append(Member(process.pid, process.started, in_group))
+    return found
+
+
+if sys.platform == "linux":
+
+    def _now_ticks() -> int:
+        # The clock and the unit of field 22 of /proc/PID/stat, proc(5).
+        return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+    def _read_stat(pid: str) -> Optional[_Process]:
+        """Return the process if it lives: proc(5), /proc/PID/stat."""
+        try:
+            with open("/proc/%s/stat" % pid, "rb", buffering=0) as file:
+                data = file.read(4096)
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        # The name, in parentheses, may hold spaces and parentheses of its own.
+        fields = data[data.rfind(b")") + 2 :].split()
+        if len(fields) < 20:
+            return None
+        # Z with more than one thread: only the first thread is over, the process lives.
+        if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:
+            return None
+        return _Process(int(pid), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+    def _processes() -> Iterator[_Process]:
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                process = _read_stat(name)
+                if process is not None:
+                    yield process
+
+    def _tokens(pid: int) -> List[bytes]:
+        """Return the tokens in a process's environment, outermost first."""
+        try:
+            with open("/proc/%d/environ" % pid, "rb", buffering=0) as file:
+                data = b"\0" + file.readall()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return []  # gone, or of another user
+        _, mark, rest = data.partition(b"\0" + _bytes(ENV_NAME) + b"=")
+        return rest.partition(b"\0")[0].split(b":") if mark else []
+
+    def _signal_member(member: Member, number: int) -> None:
+        """Signal a process found by a survey, unless its pid means another one by now."""
+        pidfd = None
+        try:
+            if hasattr(os, "pidfd_open"):
+                pidfd = os.pidfd_open(member.pid)
+            now = _read_stat(str(member.pid))
+            if now is None or now.started != member.started:
+                return
+            if pidfd is not None:
+                # It can only reach the process whose start was just compared.
+                signal.pidfd_send_signal(pidfd, number)
+                signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+            else:
+                os.kill(member.pid, number)
+                os.kill(member.pid, signal.SIGCONT)
+        except OSError:
+            pass  # gone, or not ours to signal
+        finally:
+            if pidfd is not None:
+                os.close(pidfd)
+
+else:
+
+    def _now_ticks() -> int:
+        return int(time.time())
+
+    def _processes() -> Iterator[_Process]:
+        # The columns are POSIX's, but for lstart (macOS and the BSDs).
+        output = subprocess.run(
+            [
+                "ps",
+                "-A",
+                "-o",
+                "pid=",
+                "-o",
+                "ppid=",
+                "-o",
+                "pgid=",
+                "-o",
+                "stat=",
+                "-o",
+                "lstart=",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": "/bin:/usr/bin", "LC_ALL": "C"},
+        ).stdout
+        for line in output.decode("utf-8", "replace").splitlines():
+            fields = line.split(None, 4)
+            if len(fields) == 5 and not fields[3].startswith("Z"):
+                try:
+                    started = int(time.mktime(time.strptime(fields[4].strip())))
+                except ValueError:
+                    started = _now_ticks()
+                yield _Process(int(fields[0]), int(fields[1]), int(fields[2]), 0, started)
+
+    def _tokens(pid: int) -> List[bytes]:
+        return []
+
+    def _signal_member(member: Member, number: int) -> None:
+        """Signal a process found by a survey; its pid is taken to mean the same one still."""
+        try:
+            os.kill(member.pid, number)
+            os.kill(member.pid, signal.SIGCONT)
+        except OSError:
+            pass  # gone, or not ours to signal

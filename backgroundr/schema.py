@@ -1,0 +1,118 @@
+"""Check a value against the subset of JSON Schema that our tool arguments use.
+
+Understood: type (a name or a list), enum, properties, required, additionalProperties
+(false, or a schema), items, minLength, maxLength, minimum, exclusiveMinimum, maximum. Any
+other word is for the reader of the schema alone (title, description, default).
+"""
+
+from __future__ import annotations
+
+import json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List
+
+    Schema = Dict[str, Any]
+
+_SHOWN_CHARS = 60
+
+
+def check(value: Any, schema: Schema, where: str) -> List[str]:
+    """Return what is wrong with `value`, a sentence each; an empty list when it conforms.
+
+    where: what to call the value, such as "cwd"; "" for the object of all arguments.
+    """
+    types = schema.get("type", [])
+    names = types if isinstance(types, list) else [types]
+    if names and not any(_has_type(value, name) for name in names):
+        wanted = " or ".join(_ARTICLED[name] for name in names)
+        return ["%s must be %s, not %s" % (where or "the arguments", wanted, _shown(value))]
+    problems: List[str] = []
+    if "enum" in schema and value not in schema["enum"]:
+        choices = ", ".join(_shown(choice) for choice in schema["enum"])
+        problems.append("%s must be one of %s, not %s" % (where, choices, _shown(value)))
+    if isinstance(value, dict):
+        problems += _check_object(value, schema, where)
+    elif isinstance(value, list) and "items" in schema:
+        for index, item in enumerate(value):
+            problems += check(item, schema["items"], "%s[%d]" % (where, index))
+    elif isinstance(value, str):
+        if len(value) < schema.get("minLength", 0):
+            problems.append("%s must not be empty" % where)
+        if len(value) > schema.get("maxLength", len(value)):
+            problems.append(
+                "%s must have at most %d characters, not %d"
+                % (where, schema["maxLength"], len(value))
+            )
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        if value < schema.get("minimum", value):
+            problems.append("%s must be at least %s, not %s" % (where, schema["minimum"], value))
+        if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
+            problems.append(
+                "%s must be more than %s, not %s" % (where, schema["exclusiveMinimum"], value)
+            )
+        if value > schema.get("maximum", value):
+            problems.append("%s must be at most %s, not %s" % (where, schema["maximum"], value))
+    return problems
+
+
+def _check_object(value: Dict[str, Any], schema: Schema, where: str) -> List[str]:
+    problems: List[str] = []
+    prefix = where + "." if where else ""
+    properties = schema.get("properties", {})
+    for name in schema.get("required", []):
+        if name not in value:
+            problems.append("%s%s is required" % (prefix, name))
+    others = schema.get("additionalProperties", True)
+    for name, item in value.items():
+        if name in properties:
+            problems += check(item, properties[name], prefix + name)
+        elif others is False:
+            problems.append(_unknown(prefix + name, list(properties)))
+        elif isinstance(others, dict):
+            problems += check(item, others, prefix + name)
+    return problems
+
+
+def _unknown(name: str, known: List[str]) -> str:
+    import difflib  # only a mistaken call pays for it
+
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return "there is no argument %s (did you mean %s?)" % (_shown(name), near[0])
+    if known:
+        return "there is no argument %s (there are %s)" % (_shown(name), ", ".join(known))
+    return "there is no argument %s" % _shown(name)
+
+
+_ARTICLED = {
+    "string": "a string",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "object": "an object",
+    "array": "a list",
+    "null": "null",
+}
+
+
+def _has_type(value: Any, name: str) -> bool:
+    if isinstance(value, bool):
+        return name == "boolean"
+    if name == "integer":
+        # JSON Schema 2020-12: 5.0 is an integer too.
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if name == "number":
+        return isinstance(value, (int, float))
+    if value is None:
+        return name == "null"
+    expected = {"string": str, "object": dict, "array": list}.get(name)
+    return expected is not None and isinstance(value, expected)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return _ARTICLED["object" if isinstance(value, dict) else "array"]
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."

@@ -1,0 +1,146 @@
+"""Bytes to text as a terminal would leave it: pure functions, used when somebody reads.
+
+Escape sequences are removed, redraws are resolved to the last state of their line, bytes
+that are not UTF-8 are replaced one by one, and a line that is too long is clipped in its
+middle. Sequences are those of ECMA-48 and of xterm's control sequence list.
+"""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Iterable, List, Match, Tuple
+
+LINE_CHARS = 2000
+
+# Only text that holds one of these needs more than splitting at newlines.
+_SPECIAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+_SEQUENCE = re.compile(
+    r"""
+      \x1b\[ (?P<args>[0-?]*) [ -/]* (?P<final>[@-~])?       # CSI, also one cut short
+    | \x1b [\]PX^_] (?: [^\x07\x1b] | \x1b(?!\\) )* (?: \x07 | \x1b\\ )?   # OSC, DCS, SOS, PM, APC
+    | \x1b [ -/]* [0-~]?                                     # the two-byte kind
+    | (?P<control> [\x00-\x08\x0b-\x1f\x7f-\x9f] )
+    | (?P<text> [^\x00-\x08\x0b-\x1f\x7f-\x9f]+ )
+    """,
+    re.VERBOSE,
+)
+
+
+def decode(data: bytes) -> str:
+    """Return `data` read as UTF-8; each byte that does not fit becomes U+FFFD."""
+    return data.decode("utf-8", "replace")
+
+
+def lines_of(text: str) -> List[str]:
+    """Return the lines of `text` as a terminal would show them at the end, without newlines.
+
+    A last line without a newline counts. CRLF is a newline.
+    """
+    lines = text.split("\n")
+    if lines[-1] == "":
+        del lines[-1]
+    if _SPECIAL.search(text) is None:
+        return lines
+    return [settle(line) if _SPECIAL.search(line) else line for line in lines]
+
+
+def settle(line: str) -> str:
+    """Return what is left to see of one line when all of it has been printed.
+
+    Understood: carriage return, backspace, and the sequences that move the cursor in the
+    line or erase in it. Other sequences are dropped, other controls made visible (^A).
+    """
+    cells: List[str] = []
+    column = 0
+    for match in _SEQUENCE.finditer(line):
+        text = match.group("text")
+        if text is None:
+            control = match.group("control")
+            if control is None:
+                column = _apply_csi(match, cells, column)
+                continue
+            if control == "\r":
+                column = 0
+                continue
+            if control == "\b":
+                column = max(0, column - 1)
+                continue
+            if control in "\x07\x0e\x0f\x00":  # bell, shifts and padding leave nothing to see
+                continue
+            text = _visible(control)
+        if column > len(cells):
+            cells.extend(" " * (column - len(cells)))
+        cells[column : column + len(text)] = text
+        column += len(text)
+    return "".join(cells)
+
+
+# More columns than this in a sequence is nonsense, and would only cost memory.
+_MAX_COLUMN = 10000
+
+
+def _apply_csi(match: Match[str], cells: List[str], column: int) -> int:
+    """Apply one escape sequence to the line; return the new column."""
+    final = match.group("final")
+    args = match.group("args") or ""
+    number = int(args) if args.isdigit() and len(args) <= 4 else None
+    if final == "G":  # cursor to column, counted from 1
+        return min((number or 1) - 1, _MAX_COLUMN)
+    if final == "D":
+        return max(0, column - (number or 1))
+    if final == "C":
+        return min(column + (number or 1), _MAX_COLUMN)
+    if final == "K":
+        if not number:  # from the cursor to the end
+            del cells[column:]
+        elif number == 1:
+            cells[:column] = " " * min(column, len(cells))
+        else:
+            del cells[:]
+    elif final == "J" and number in (2, 3):
+        del cells[:]
+    elif final == "H" and not args.strip("01;"):
+        return 0
+    return column
+
+
+def _visible(control: str) -> str:
+    code = ord(control)
+    if code < 0x20:
+        return "^" + chr(code + 0x40)
+    return "^?" if code == 0x7F else "\\x%02x" % code
+
+
+def clip(line: str, limit_chars: int = LINE_CHARS) -> str:
+    """Return `line`, or its two ends with a count between when it exceeds `limit_chars`."""
+    if len(line) <= limit_chars:
+        return line
+    note = " ... [%d characters left out] ... "
+    # The count is at most as wide as the line's whole length.
+    room = max(0, limit_chars - len(note % len(line)))
+    head, tail = room - room // 2, room // 2
+    return line[:head] + note % (len(line) - room) + line[len(line) - tail :]
+
+
+def render(pieces: Iterable[Tuple[str, bytes]], limit_chars: int = LINE_CHARS) -> List[str]:
+    """Return the lines that `pieces` of output show, in the order in which they ended.
+
+    pieces: (stream, bytes) in order of arrival. A line never mixes two streams, and a
+    character split between two pieces of its stream is whole. Lines without an end come
+    last. limit_chars: longer lines are clipped.
+    """
+    lines: List[str] = []
+    unfinished: Dict[str, bytes] = {}
+    for stream, data in pieces:
+        finished, newline, rest = data.rpartition(b"\n")
+        if newline:
+            lines += lines_of(decode(unfinished.pop(stream, b"") + finished + newline))
+        if rest:
+            unfinished[stream] = unfinished.get(stream, b"") + rest
+    for data in unfinished.values():
+        lines += lines_of(decode(data))
+    return [clip(line, limit_chars) for line in lines]

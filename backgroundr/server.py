@@ -1,0 +1,147 @@
+"""The MCP server on this process's stdin and stdout: builds it all, runs it, ends it in order.
+
+The one file that sees both sides, the protocol's and the processes'.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+
+from .jsonrpc import Connection, LineReader, LineWriter
+from .manager import TaskManager
+from .mcp import McpHandler
+from .tools import default_tools
+from .version import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Optional
+
+# What is in flight when the input ends has been answered by then, or is given up: with the
+# second that ending the tasks may take, clients (two seconds of patience) see a clean exit.
+_DRAIN_S = 0.3
+# Enough for every thread here, and small enough for hundreds of them.
+_THREAD_STACK_BYTES = 256 * 1024
+
+
+def run_stdio_server(shell: Optional[str] = None) -> int:
+    """Serve MCP on stdin and stdout until the client closes them or a signal says stop.
+
+    shell: as for `TaskManager`. Takes the process over: descriptors 0 and 1, signals,
+    thread stack size. Returns the exit status: 0, or 128+N after signal N. Every task has
+    been ended by then.
+    """
+    if sys.stdin is not None and sys.stdin.isatty():
+        _say(
+            "backgroundr %s: an MCP server, made to be started by an MCP client; it reads"
+            " JSON-RPC from here. Ctrl-D or Ctrl-C stops it; --demo shows it at work." % __version__
+        )
+    threading.stack_size(_THREAD_STACK_BYTES)
+    stdio = _Stdio()
+    with TaskManager(shell=shell) as manager:
+        handler = McpHandler(manager, default_tools())
+        writer = LineWriter(stdio.write, stdio.writable, stdio.stop)
+        connection = Connection(LineReader(stdio.read), writer, handler, _report_exception)
+        connection.serve()
+        # The tasks first: a call that waits for one is answered by its end.
+        manager.close()
+        connection.drain(_DRAIN_S)
+    return 0 if stdio.signal is None else 128 + stdio.signal
+
+
+class _Stdio:
+    """The protocol's own duplicates of stdin and stdout, and the signals that end reading.
+
+    In the rest of the process descriptor 0 is the null device and 1 is stderr, so that no
+    print and no child can touch the protocol. signal: the number of the one that came, or
+    None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: Optional[int] = None
+        self._in = os.dup(0)
+        self._out = os.dup(1)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.close(null)
+        try:
+            os.dup2(2, 1)
+        except OSError:  # stderr is closed
+            os.dup2(0, 1)
+            os.dup2(0, 2)
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.setmode(self._in, os.O_BINARY)
+            msvcrt.setmode(self._out, os.O_BINARY)
+            # A read cannot be interrupted there, so Ctrl-C ends the process at once; the
+            # Job Objects end the tasks.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            return
+        self._wake, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        # Ignored by a parent, it would make every child's exit code read as 0.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def _on_signal(self, number: int, frame: Optional[FrameType]) -> None:
+        self.signal = number
+        self.stop()
+
+    def stop(self) -> None:
+        """Have `read` return the end of the input. For any thread and for signal handlers."""
+        if sys.platform == "win32":
+            os._exit(0)  # the reading thread cannot be woken; the Job Objects end the tasks
+        try:
+            os.write(self._waker, b"x")
+        except BlockingIOError:
+            pass  # it has been told often enough
+
+    def read(self, size: int) -> bytes:
+        """Return some bytes of stdin, b"" at its end or after `stop`; blocks meanwhile."""
+        while True:
+            if sys.platform != "win32":
+                ready, _, _ = select.select([self._in, self._wake], [], [])
+                if self._wake in ready:
+                    return b""
+            try:
+                return os.read(self._in, size)
+            except BlockingIOError:
+                continue  # a parent may leave its end of a socket non-blocking
+            except OSError:
+                return b""
+
+    def write(self, data: bytes) -> int:
+        """Write some of `data` to stdout; return how many bytes. Raises OSError when broken."""
+        while True:
+            try:
+                return os.write(self._out, data)
+            except BlockingIOError:
+                select.select([], [self._out], [])
+
+    def writable(self) -> bool:
+        """Whether stdout takes a small write without blocking."""
+        if sys.platform == "win32":
+            return False  # pipes cannot be asked; the writer's thread does all
+        return bool(select.select([], [self._out], [], 0)[1])
+
+
+def _report_exception() -> None:
+    """Tell stderr of a defect, for whoever reads the client's log."""
+    _say(traceback.format_exc().rstrip())
+
+
+def _say(text: str) -> None:
+    """Write lines to stderr, unless that would block or nobody has it."""
+    try:
+        if sys.platform == "win32" or select.select([], [2], [], 0)[1]:
+            os.write(2, text.encode("utf-8", "replace") + b"\n")
+    except OSError:
+        pass

@@ -1,0 +1,511 @@
+"""The tools: one row a tool, and the one place where MCP's words and the manager's meet.
+
+A row's texts are written for a language model. `tools/list` is this table rendered.
+"""
+
+from __future__ import annotations
+
+import time
+
+from .cancel import CancelToken
+from .errors import BackgroundrError, Cancelled, InvalidValue, UnknownTask
+from .lifecycle import FINAL, STATUS_WORDS
+from .manager import GRACE_S, MAX_SECONDS, TaskManager, TaskOutput, TaskStatus
+from .schema import check
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Optional, Tuple
+
+    Arguments = Dict[str, Any]
+    Schema = Dict[str, Any]
+    # The structured result, and the same facts written to be read.
+    Answer = Tuple[Dict[str, Any], str]
+    ToolHandler = Callable[[TaskManager, Arguments, CancelToken], Answer]
+
+INSTRUCTIONS = (
+    "Runs shell commands in the background: dev servers, watchers, builds, language servers."
+    " run_background_task starts one and returns its task_id at once. get_task_status shows"
+    " state, exit code and the most recent output. end_background_task ends a task with every"
+    " process it started, and waits for that. list_background_tasks finds a task again whose"
+    " id is forgotten. A finished task stays readable; all tasks end with this server. For a"
+    " quick command whose output is wanted at once, an ordinary shell tool is simpler."
+)
+
+TAIL_LINES = 50
+_ROW_COMMAND_CHARS = 120
+
+
+class Tool:
+    """One tool.
+
+    handler: gets the manager, checked arguments, and a token that is cancelled when nobody
+    wants the answer any more; returns (structured content, text), raises BackgroundrError
+    for what the caller can mend. blocking: it may wait, so it gets a thread of its own.
+    annotations: MCP's hints.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        description: str,
+        properties: Schema,
+        required: Tuple[str, ...],
+        output: Schema,
+        annotations: Dict[str, bool],
+        handler: ToolHandler,
+        blocking: bool = False,
+    ) -> None:
+        self.name = name
+        self.title = title
+        self.description = description
+        self.input_schema: Schema = {
+            "type": "object",
+            "properties": properties,
+            "required": list(required),
+            "additionalProperties": False,
+        }
+        self.output_schema = output
+        self.annotations = annotations
+        self.handler = handler
+        self.blocking = blocking
+
+    def describe(self) -> Dict[str, Any]:
+        """Return the tool as `tools/list` tells it."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "inputSchema": self.input_schema,
+            "outputSchema": self.output_schema,
+            "annotations": self.annotations,
+        }
+
+    def call(
+        self, manager: TaskManager, arguments: Arguments, cancel: CancelToken
+    ) -> Dict[str, Any]:
+        """Return an MCP CallToolResult; one with isError when the caller can mend it.
+
+        Raises Cancelled.
+        """
+        problems = check(arguments, self.input_schema, "")
+        if problems:
+            return _error_result("%s was not called: %s." % (self.name, "; ".join(problems)))
+        try:
+            structured, text = self.handler(manager, arguments, cancel)
+        except Cancelled:
+            raise
+        except BackgroundrError as error:
+            return _error_result(_advise(error))
+        return {
+            "content": [{"type": "text", "text": text}],
+            "structuredContent": structured,
+            "isError": False,
+        }
+
+
+def _error_result(text: str) -> Dict[str, Any]:
+    return {"content": [{"type": "text", "text": text}], "isError": True}
+
+
+def _advise(error: BackgroundrError) -> str:
+    if isinstance(error, UnknownTask):
+        if error.known:
+            return "%s list_background_tasks shows them all." % error
+        return "%s run_background_task starts one." % error
+    if isinstance(error, InvalidValue):
+        return "%s. Nothing was changed; correct it and call again." % error
+    return str(error)
+
+
+# ---------------------------------------------------------------- what a task looks like
+
+
+def _started_fields(task: TaskStatus) -> Dict[str, Any]:
+    return {
+        "task_id": task.task_id,
+        "name": task.name,
+        "command": task.command,
+        "cwd": task.cwd,
+        "pid": task.pid,
+        "status": task.status,
+        "started_at": _iso_time(task.started_at),
+    }
+
+
+def _status_fields(task: TaskStatus) -> Dict[str, Any]:
+    return {
+        **_started_fields(task),
+        "exit_code": task.exit_code,
+        "signal": task.signal,
+        "kill_requested": task.kill_requested,
+        "ended_at": None if task.ended_at is None else _iso_time(task.ended_at),
+        "runtime_seconds": round(task.runtime_s, 3),
+        "total_lines": task.total_lines,
+        "total_bytes": task.total_bytes,
+    }
+
+
+def _row_fields(task: TaskStatus) -> Dict[str, Any]:
+    return {
+        "task_id": task.task_id,
+        "name": task.name,
+        "command": _shorten(task.command, _ROW_COMMAND_CHARS),
+        "status": task.status,
+        "exit_code": task.exit_code,
+        "signal": task.signal,
+        "started_at": _iso_time(task.started_at),
+        "runtime_seconds": round(task.runtime_s, 3),
+    }
+
+
+def _iso_time(seconds: float) -> str:
+    """Return seconds since the epoch as ISO 8601, UTC, to the millisecond."""
+    milliseconds = int(seconds * 1000)
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+    return "%s.%03dZ" % (whole, milliseconds % 1000)
+
+
+def _shorten(text: str, chars: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= chars else text[: chars - 3] + "..."
+
+
+def _label(task: TaskStatus) -> str:
+    return task.task_id if task.name is None else "%s (%s)" % (task.task_id, task.name)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return "%.1f s" % seconds
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return "%d min %d s" % (minutes, rest)
+    return "%d h %d min" % divmod(minutes, 60)
+
+
+def _how_it_ended(task: TaskStatus) -> str:
+    """Return how a finished task ended, "exit code 0" or "killed by SIGTERM"."""
+    if task.signal is not None:
+        return "killed by %s" % task.signal
+    return "exit code %s" % task.exit_code
+
+
+def _state_line(task: TaskStatus) -> str:
+    """Return the first line of a status: what is, in one sentence."""
+    command = _shorten(task.command, _ROW_COMMAND_CHARS)
+    time_text = _duration(task.runtime_s)
+    if task.status in FINAL:
+        return "Task %s is over: %s, %s, after %s: %s" % (
+            _label(task),
+            task.status,
+            _how_it_ended(task),
+            time_text,
+            command,
+        )
+    return "Task %s is %s, for %s: %s" % (_label(task), task.status, time_text, command)
+
+
+def _output_text(output: TaskOutput, stream: Optional[str]) -> str:
+    """Return the output with a line above that says what it is and what is missing.
+
+    It goes last, so that nothing a task prints can pass for a word of ours.
+    """
+    task = output.status
+    which = "output" if stream is None else stream
+    if task.total_bytes == 0:
+        return "It has printed nothing%s." % ("" if task.status in FINAL else " yet")
+    total = "It printed %s, %s in all." % (
+        _count(task.total_lines, "line"),
+        _count(task.total_bytes, "byte"),
+    )
+    if output.shown_lines == 0:
+        return "%s None of its %s is shown." % (total, which)
+    if output.earlier_bytes == 0:
+        head = "All of its %s:" % which
+    elif output.earlier_lines == 0:
+        head = "Its %s without the first %s:" % (which, _count(output.earlier_bytes, "byte"))
+    else:
+        head = "The last %s of its %s, without %s:" % (
+            "line" if output.shown_lines == 1 else _count(output.shown_lines, "line"),
+            which,
+            _count(output.earlier_lines, "earlier line"),
+        )
+    return "%s %s\n%s" % (total, head, output.text)
+
+
+def _count(number: int, noun: str) -> str:
+    return "%s %s%s" % (format(number, ","), noun, "" if number == 1 else "s")
+
+
+# ---------------------------------------------------------------- handlers
+
+
+def _run(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Answer:
+    task = manager.start(
+        arguments["command"],
+        name=arguments.get("name"),
+        cwd=arguments.get("cwd"),
+        env=arguments.get("env"),
+        timeout_s=arguments.get("timeout_seconds"),
+    )
+    lines = [
+        "Started task %s: %s" % (_label(task), _shorten(task.command, _ROW_COMMAND_CHARS)),
+        "It is %s with pid %d in %s." % (task.status, task.pid, task.cwd),
+    ]
+    if task.timeout_s is not None:
+        lines.append("It is ended when it still runs after %s." % _duration(task.timeout_s))
+    lines.append(
+        'Next: get_task_status with task_id "%s" shows its state and output.' % task.task_id
+    )
+    return _started_fields(task), "\n".join(lines)
+
+
+def _status(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Answer:
+    stream = arguments.get("stream", "both")
+    chosen = None if stream == "both" else stream
+    output = manager.output(
+        arguments["task_id"], int(arguments.get("tail_lines", TAIL_LINES)), chosen
+    )
+    task = output.status
+    structured = {
+        **_status_fields(task),
+        "output": output.text,
+        "output_truncated": output.earlier_bytes > 0,
+        "omitted_lines": output.earlier_lines,
+    }
+    lines = [
+        _state_line(task),
+        "pid %d, in %s, started %s" % (task.pid, task.cwd, _iso_time(task.started_at)),
+        _output_text(output, chosen),
+    ]
+    return structured, "\n".join(lines)
+
+
+def _end(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Answer:
+    signal = arguments.get("signal", "SIGTERM")
+    grace_s = arguments.get("grace_seconds", GRACE_S)
+    before = manager.request_end(arguments["task_id"], signal, grace_s)
+    if before.is_final:
+        return _status_fields(before), (
+            "Task %s was over already: %s, %s. Nothing was signalled."
+            % (_label(before), before.status, _how_it_ended(before))
+        )
+    task = manager.wait(before.task_id, cancel=cancel)
+    text = "Task %s has ended: %s, %s, after %s." % (
+        _label(task),
+        task.status,
+        _how_it_ended(task),
+        _duration(task.runtime_s),
+    )
+    if task.signal == "SIGKILL" and signal != "SIGKILL":
+        text += " It had not ended within the %s after %s." % (_duration(grace_s), signal)
+    if task.total_bytes:
+        text += '\nNext: get_task_status with task_id "%s" shows its last output.' % task.task_id
+    return _status_fields(task), text
+
+
+def _list(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Answer:
+    status = arguments.get("status")
+    tasks = manager.list(status)
+    rows = [
+        "%s  %s%s, %s  %s"
+        % (
+            _label(task),
+            task.status,
+            " (%s)" % _how_it_ended(task) if task.status in FINAL else "",
+            _duration(task.runtime_s),
+            _shorten(task.command, _ROW_COMMAND_CHARS),
+        )
+        for task in tasks
+    ]
+    of_status = (
+        "" if status is None else " that %s %s" % ("is" if len(rows) == 1 else "are", status)
+    )
+    if rows:
+        head = "%s%s, oldest first:" % (_count(len(rows), "task"), of_status)
+    else:
+        head = "No task%s. run_background_task starts one." % (
+            " is %s" % status if status is not None else " was started yet"
+        )
+    return {"tasks": [_row_fields(task) for task in tasks]}, "\n".join([head] + rows)
+
+
+# ---------------------------------------------------------------- schemas
+
+_TEXT = {"type": "string"}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+_WHOLE = {"type": "integer"}
+_STATUS = {"enum": list(STATUS_WORDS)}
+
+_STARTED_OUTPUT = {
+    "task_id": _TEXT,
+    "name": _TEXT_OR_NULL,
+    "command": _TEXT,
+    "cwd": _TEXT,
+    "pid": _WHOLE,
+    "status": _STATUS,
+    "started_at": _TEXT,
+}
+_STATUS_OUTPUT = {
+    **_STARTED_OUTPUT,
+    "exit_code": {"type": ["integer", "null"]},
+    "signal": _TEXT_OR_NULL,
+    "kill_requested": {"type": "boolean"},
+    "ended_at": _TEXT_OR_NULL,
+    "runtime_seconds": {"type": "number"},
+    "total_lines": _WHOLE,
+    "total_bytes": _WHOLE,
+}
+_TAIL_OUTPUT = {
+    **_STATUS_OUTPUT,
+    "output": _TEXT,
+    "output_truncated": {"type": "boolean"},
+    "omitted_lines": _WHOLE,
+}
+_ROW_OUTPUT = {
+    key: value
+    for key, value in _STATUS_OUTPUT.items()
+    if key not in ("cwd", "pid", "kill_requested", "ended_at", "total_lines", "total_bytes")
+}
+
+
+def _all_of(properties: Schema) -> Schema:
+    """Return the schema of an object that has each of `properties`."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+_TASK_ID = {
+    "type": "string",
+    "description": "The id that run_background_task gave.",
+}
+
+
+def default_tools() -> Dict[str, Tool]:
+    """Return the table of tools, by name, in the order in which they are listed."""
+    rows = (
+        Tool(
+            "run_background_task",
+            "Run a background task",
+            "Start a shell command in the background and return at once with its task_id. Use it"
+            " for what runs long or until it is ended: dev servers, watchers, builds, language"
+            " servers. The command keeps running, its output is captured, and it and all that it"
+            " starts end with end_background_task or with this server. Its stdin is empty and it"
+            " has no terminal. Do not append '&' or use nohup. Then call get_task_status.",
+            {
+                "command": {
+                    "type": "string",
+                    "minLength": 1,
+                    "description": "Shell command line, such as 'npm run dev'.",
+                },
+                "name": {
+                    "type": "string",
+                    "maxLength": 100,
+                    "description": "A label to recognise it by.",
+                },
+                "cwd": {
+                    "type": "string",
+                    "description": "Directory to run in. Default: the server's own.",
+                },
+                "env": {
+                    "type": "object",
+                    "additionalProperties": {"type": "string"},
+                    "description": "Environment variables to add to the server's own.",
+                },
+                "timeout_seconds": {
+                    "type": "number",
+                    "exclusiveMinimum": 0,
+                    "maximum": MAX_SECONDS,
+                    "description": "End it when it still runs after so long. Default: never.",
+                },
+            },
+            ("command",),
+            _all_of(_STARTED_OUTPUT),
+            {
+                "readOnlyHint": False,
+                "destructiveHint": True,
+                "idempotentHint": False,
+                "openWorldHint": True,
+            },
+            _run,
+        ),
+        Tool(
+            "get_task_status",
+            "Get a task's status and output",
+            "Tell whether a task is running, stopping, completed (exit code 0), failed,"
+            " terminated (ended on request) or timed_out, with exit code, signal, times and the"
+            " most recent lines it printed. Returns at once and changes nothing. When the status"
+            " is final, all that the command printed is there.",
+            {
+                "task_id": _TASK_ID,
+                "tail_lines": {
+                    "type": "integer",
+                    "minimum": 0,
+                    "default": TAIL_LINES,
+                    "description": "How many of the most recent lines to return.",
+                },
+                "stream": {
+                    "type": "string",
+                    "enum": ["both", "stdout", "stderr"],
+                    "default": "both",
+                    "description": "Which output to return.",
+                },
+            },
+            ("task_id",),
+            _all_of(_TAIL_OUTPUT),
+            {"readOnlyHint": True, "openWorldHint": False},
+            _status,
+        ),
+        Tool(
+            "end_background_task",
+            "End a background task",
+            "End a task and every process it started, and wait until that is done. They get the"
+            " signal first, and SIGKILL when the grace is over. Its output stays readable with"
+            " get_task_status. A task that is over already is left as it is.",
+            {
+                "task_id": _TASK_ID,
+                "signal": {
+                    "type": "string",
+                    "enum": ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGKILL"],
+                    "default": "SIGTERM",
+                    "description": "The signal to begin with; SIGINT is what ctrl-c sends.",
+                },
+                "grace_seconds": {
+                    "type": "number",
+                    "minimum": 0,
+                    "maximum": 3600,
+                    "default": GRACE_S,
+                    "description": "Time to end by itself before SIGKILL.",
+                },
+            },
+            ("task_id",),
+            _all_of(_STATUS_OUTPUT),
+            {
+                "readOnlyHint": False,
+                "destructiveHint": True,
+                "idempotentHint": True,
+                "openWorldHint": False,
+            },
+            _end,
+            blocking=True,
+        ),
+        Tool(
+            "list_background_tasks",
+            "List background tasks",
+            "List the tasks of this server, oldest first, one short row each: id, name, command,"
+            " status, how it ended, since when. Use it to find a task_id again.",
+            {
+                "status": {
+                    "type": "string",
+                    "enum": list(STATUS_WORDS),
+                    "description": "List only tasks with this status. Default: all.",
+                },
+            },
+            (),
+            _all_of({"tasks": {"type": "array", "items": _all_of(_ROW_OUTPUT)}}),
+            {"readOnlyHint": True, "openWorldHint": False},
+            _list,
+        ),
+    )
+    return {tool.name: tool for tool in rows}
