@@ -210,7 +210,7 @@ class _Narrator:
         # A terminal of the C locale cannot show every character that a command prints.
         encoding = sys.stdout.encoding or "ascii"
         text = text.encode(encoding, "replace").decode(encoding)
-        lines = textwrap.wrap(text, _WIDTH - len(prefix)) or [""]
+        lines = textwrap.wrap(text, _WIDTH - len(prefix), break_on_hyphens=False) or [""]
         for number, line in enumerate(lines):
             line = (prefix if number == 0 else " " * len(prefix)) + line
             if self._color and style is not None:

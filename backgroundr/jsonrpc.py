@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Id = Union[str, int]
     Message = Dict[str, Any]
+    # Takes the encoded answer to one message, or None when there is to be none.
+    Answer = Callable[[Optional[bytes]], None]
 
     class Handler(Protocol):
         """What a connection asks of the protocol above it."""
@@ -77,7 +79,7 @@ class Call:
         self.cancel = CancelToken()
 
 
-def decode(line: bytes) -> Any:
+def decode_message(line: bytes) -> Any:
     """Return the JSON value of a line. Raises RpcError (parse error)."""
     try:
         return json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
@@ -92,17 +94,17 @@ def _refuse_constant(name: str) -> None:
     raise ValueError("%s is not JSON" % name)
 
 
-def encode(message: Union[Message, List[Message]]) -> bytes:
-    """Return a message as one line with its newline, UTF-8, strict JSON.
+def encode_message(message: Message) -> bytes:
+    """Return a message as one line without its newline, UTF-8, strict JSON.
 
-    Raises ValueError for NaN and infinities.
+    Raises ValueError for NaN and infinities, TypeError for what JSON does not have.
     """
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     try:
-        return text.encode("utf-8") + b"\n"
+        return text.encode("utf-8")
     except UnicodeEncodeError:
         # A lone surrogate, echoed from a client: escaped it is at least valid JSON.
-        return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+        return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def is_id(value: object) -> bool:
@@ -127,28 +129,25 @@ class LineReader:
         Split at b"\\n" only: U+2028 and U+0085 may stand inside JSON strings. A byte order
         mark before the first line is dropped (PowerShell writes one into its pipes).
         """
-        parts: List[bytes] = []  # of the line that is not finished
+        parts: List[bytes] = []  # of the line that is not finished; none once it is too long
         size = 0
         first = True
         while True:
             data = self._read(_READ_BYTES)
-            pieces = data.split(b"\n") if data else [b"", b""]
+            pieces = data.split(b"\n")
+            if not data:
+                if size == 0:
+                    return
+                pieces = [b"", b""]  # the input ends, and with it the line
             for piece in pieces[:-1]:
-                parts.append(piece)
+                line = b"".join(parts) + piece
                 too_long = size + len(piece) > self._max_bytes
-                line = b"".join(parts)
-                parts, size = [], 0
                 if first and line.startswith(b"\xef\xbb\xbf"):
                     line = line[3:]
-                first = False
                 yield None if too_long else line
-            if not data:
-                return
+                parts, size, first = [], 0, False
             size += len(pieces[-1])
-            if size <= self._max_bytes:
-                parts.append(pieces[-1])
-            else:
-                parts = []
+            parts = parts + [pieces[-1]] if size <= self._max_bytes else []
 
 
 class LineWriter:
@@ -277,9 +276,8 @@ class Connection:
         for line in self._lines:
             self._writer.throttle()
             if line is None:
-                self._send_error(
-                    None, RpcError(INVALID_REQUEST, "Message too long; it was skipped")
-                )
+                too_long = RpcError(INVALID_REQUEST, "Message too long; it was skipped")
+                self._send(_error_line(None, too_long))
             elif line.strip():
                 self._take_line(line)
 
@@ -301,30 +299,27 @@ class Connection:
 
     def _take_line(self, line: bytes) -> None:
         try:
-            message = decode(line)
+            message = decode_message(line)
+            if not isinstance(message, list):
+                self._take_message(message, self._send)
+                return
+            if not message:
+                raise RpcError(INVALID_REQUEST, "Invalid request: an empty array")
+            if not self._handler.batches_allowed():
+                raise RpcError(INVALID_REQUEST, "Invalid request: batches do not exist here")
         except RpcError as error:
-            self._send_error(None, error)
+            self._send(_error_line(None, error))
             return
-        if not isinstance(message, list):
-            self._take_message(message, self._writer_send)
-        elif not message:
-            self._send_error(None, RpcError(INVALID_REQUEST, "Invalid request: an empty array"))
-        elif not self._handler.batches_allowed():
-            self._send_error(
-                None, RpcError(INVALID_REQUEST, "Invalid request: batches do not exist here")
-            )
-        else:
-            batch = _Batch(self._writer_send)
-            for item in message:
-                self._take_message(item, batch.expect())
-            batch.complete()
+        batch = _Batch(self._send)
+        for item in message:
+            self._take_message(item, batch.expect())
+        batch.complete()
 
-    def _take_message(self, message: Any, answer: Callable[[Optional[Message]], None]) -> None:
+    def _take_message(self, message: Any, answer: Answer) -> None:
         """Handle one message; call `answer` once, with None when nothing is to be written."""
         if not isinstance(message, dict):
-            answer(_error_message(None, RpcError(INVALID_REQUEST, "Invalid request: no object")))
+            answer(_error_line(None, RpcError(INVALID_REQUEST, "Invalid request: no object")))
             return
-        id = message.get("id")
         method = message.get("method")
         if "method" not in message and ("result" in message or "error" in message):
             answer(None)  # a response; nothing was asked of the peer
@@ -334,28 +329,22 @@ class Connection:
             if message.get("jsonrpc") == "2.0":
                 self._notify(method, message.get("params"))
             return
-        usable_id = id if is_id(id) else None
-        problem = None
-        if message.get("jsonrpc") != "2.0":
-            problem = '"jsonrpc" must be "2.0"'
-        elif not isinstance(method, str):
-            problem = '"method" must be a string'
-        elif usable_id is None:
-            problem = '"id" must be a string or an integer'
-        if problem is not None:
-            answer(
-                _error_message(usable_id, RpcError(INVALID_REQUEST, "Invalid request: " + problem))
-            )
-            return
+        id: Any = message["id"] if is_id(message.get("id")) else None
         params = message.get("params", {})
-        if not isinstance(params, dict):
-            answer(
-                _error_message(usable_id, RpcError(INVALID_PARAMS, '"params" must be an object'))
+        if message.get("jsonrpc") != "2.0":
+            error = RpcError(INVALID_REQUEST, 'Invalid request: "jsonrpc" must be "2.0"')
+        elif not isinstance(method, str):
+            error = RpcError(INVALID_REQUEST, 'Invalid request: "method" must be a string')
+        elif id is None:
+            error = RpcError(
+                INVALID_REQUEST, 'Invalid request: "id" must be a string or an integer'
             )
+        elif not isinstance(params, dict):
+            error = RpcError(INVALID_PARAMS, '"params" must be an object')
+        else:
+            self._call(Call(id, method, params), answer)
             return
-        assert isinstance(method, str)
-        assert usable_id is not None
-        self._call(Call(usable_id, method, params), answer)
+        answer(_error_line(id, error))
 
     def _notify(self, method: str, params: Any) -> None:
         try:
@@ -363,80 +352,76 @@ class Connection:
         except Exception:
             self._on_error()
 
-    def _call(self, call: Call, answer: Callable[[Optional[Message]], None]) -> None:
+    def _call(self, call: Call, answer: Answer) -> None:
         key = (type(call.id), call.id)
         with self._lock:
             taken = self._in_flight.setdefault(key, call) is not call
         if taken:
             error = RpcError(INVALID_REQUEST, "Invalid request: a call with this id is in flight")
-            answer(_error_message(call.id, error))
+            answer(_error_line(call.id, error))
             return
         outcome = self._run(call, lambda: self._handler.call(call))
-        if isinstance(outcome, Deferred):
-            work = outcome.work
-
-            def finish() -> None:
-                message = self._run(call, work)
-                assert not isinstance(message, Deferred)
-                self._finish(call, message, answer)
-
-            try:
-                threading.Thread(target=finish, name="backgroundr-call", daemon=True).start()
-            except RuntimeError:
-                busy = RpcError(INTERNAL_ERROR, "No thread is free for this call; try again later")
-                self._finish(call, _error_message(call.id, busy), answer)
-        else:
+        if not isinstance(outcome, Deferred):
             self._finish(call, outcome, answer)
+            return
+        work = outcome.work
+
+        def finish() -> None:
+            line = self._run(call, work)
+            assert not isinstance(line, Deferred)
+            self._finish(call, line, answer)
+
+        try:
+            threading.Thread(target=finish, name="backgroundr-call", daemon=True).start()
+        except RuntimeError:
+            busy = RpcError(INTERNAL_ERROR, "No thread is free for this call; try again later")
+            self._finish(call, _error_line(call.id, busy), answer)
 
     def _run(
         self, call: Call, work: Callable[[], Union[Message, Deferred]]
-    ) -> Union[Message, Deferred, None]:
+    ) -> Union[bytes, Deferred, None]:
         """Return the whole answer to a call, or more work; None when it was cancelled."""
         try:
             result = work()
+            if isinstance(result, Deferred):
+                return result
+            return encode_message({"jsonrpc": "2.0", "id": call.id, "result": result})
         except RpcError as error:
-            return _error_message(call.id, error)
+            return _error_line(call.id, error)
         except Cancelled:
             return None
         except Exception:
             self._on_error()
-            return _error_message(call.id, RpcError(INTERNAL_ERROR, "Internal error"))
-        if isinstance(result, Deferred):
-            return result
-        return {"jsonrpc": "2.0", "id": call.id, "result": result}
+            return _error_line(call.id, RpcError(INTERNAL_ERROR, "Internal error"))
 
-    def _finish(
-        self, call: Call, message: Optional[Message], answer: Callable[[Optional[Message]], None]
-    ) -> None:
+    def _finish(self, call: Call, line: Optional[bytes], answer: Answer) -> None:
         """Answer a call, unless it was cancelled; it leaves the table after the writing, so
         that `drain` means what it says."""
         key = (type(call.id), call.id)
         with self._lock:
             wanted = self._in_flight.get(key) is call
-        answer(message if wanted else None)
+        answer(line if wanted else None)
         with self._lock:
             if self._in_flight.get(key) is call:
                 del self._in_flight[key]
             self._idle.notify_all()
 
-    def _writer_send(self, message: Union[Message, List[Message], None]) -> None:
-        if message is not None:
-            self._writer.send(encode(message))
-
-    def _send_error(self, id: Optional[Id], error: RpcError) -> None:
-        self._writer_send(_error_message(id, error))
+    def _send(self, line: Optional[bytes]) -> None:
+        if line is not None:
+            self._writer.send(line + b"\n")
 
 
 class _Batch:
     """The answers to one array of messages, sent as one array when the last is there."""
 
-    def __init__(self, send: Callable[[List[Message]], None]) -> None:
+    def __init__(self, send: Answer) -> None:
         self._send = send
+        # _lock owns the rest; held for nothing else.
         self._lock = threading.Lock()
         self._missing = 1  # `complete`
-        self._answers: List[Message] = []
+        self._answers: List[bytes] = []
 
-    def expect(self) -> Callable[[Optional[Message]], None]:
+    def expect(self) -> Answer:
         """Return what is to be called with the answer to one message of the batch."""
         with self._lock:
             self._missing += 1
@@ -446,17 +431,17 @@ class _Batch:
         """No further message will be expected."""
         self._take(None)
 
-    def _take(self, answer: Optional[Message]) -> None:
+    def _take(self, answer: Optional[bytes]) -> None:
         with self._lock:
             if answer is not None:
                 self._answers.append(answer)
             self._missing -= 1
             done = self._missing == 0 and bool(self._answers)
         if done:
-            self._send(self._answers)
+            self._send(b"[" + b",".join(self._answers) + b"]")
 
 
-def _error_message(id: Optional[Id], error: RpcError) -> Message:
+def _error_line(id: Optional[Id], error: RpcError) -> bytes:
     body: Message = {"code": error.code, "message": error.message}
     if error.data is not None:
         body["data"] = error.data
@@ -465,4 +450,4 @@ def _error_message(id: Optional[Id], error: RpcError) -> Message:
     message: Message = {"jsonrpc": "2.0", "error": body}
     if id is not None:
         message["id"] = id
-    return message
+    return encode_message(message)

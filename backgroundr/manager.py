@@ -35,7 +35,7 @@ from .lifecycle import (
     outcome,
 )
 from .output import STREAMS, OutputLog
-from .proctree import open_tree, shell_argv, signal_name, signal_number, survey
+from .proctree import native, open_tree, shell_argv, signal_name, signal_number, survey
 from .reader import Channel, open_reader
 from .screen import render
 
@@ -62,7 +62,7 @@ SURVEY_PAUSE_S = 0.005
 # Between surveys while processes have the grace to end by themselves after the command.
 GRACE_PAUSE_S = 0.05
 
-_NO_THREAD_ADVICE = "End tasks that are not needed any more, then try again."
+_NO_ROOM_ADVICE = "End tasks that are not needed any more, then try again."
 
 # Crockford's base 32: no letter is taken for a digit. A letter stands in front, so that no
 # id can be taken for a number. 8 times 5 bits.
@@ -301,31 +301,33 @@ class TaskManager:
             task_id = self._new_id()
             try:
                 reader = self._ensure_threads()
-            except RuntimeError as error:
-                raise SpawnFailed(command, str(error), _NO_THREAD_ADVICE) from None
+            except (OSError, RuntimeError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                raise SpawnFailed(command, reason, _NO_ROOM_ADVICE) from None
         tree = open_tree(
             shell_argv(self.shell, command), directory, env or {}, self._token + "." + task_id
         )
         task = _Task(self, task_id, name, command, directory, timeout_s, tree)
         try:
-            if tree.exit_fd is None:
-                self._start_thread("waiter", self._wait_for_exit, task)
             with self._mutex:
                 if self._closed:
                     raise ManagerClosed()
+                if tree.exit_fd is None:
+                    # With the mutex held, so that it cannot report the exit of a task that
+                    # the reader does not know yet.
+                    self._start_thread("waiter", self._wait_for_exit, task)
+                reader.add(task, tree.exit_fd)
                 self._tasks[task_id] = task
                 if timeout_s is not None:
                     limit = (task.started_monotonic + timeout_s, task_id, task)
                     heapq.heappush(self._time_limits, limit)
                     self._keeper_wake.notify()
-                status = TaskStatus(task)
+                return TaskStatus(task)
         except (ManagerClosed, RuntimeError) as error:
             tree.discard()
             if isinstance(error, ManagerClosed):
                 raise
-            raise SpawnFailed(command, str(error), _NO_THREAD_ADVICE) from None
-        reader.add(task, tree.exit_fd)
-        return status
+            raise SpawnFailed(command, str(error), _NO_ROOM_ADVICE) from None
 
     def status(self, task_id: str) -> TaskStatus:
         """Return what is known of a task now. Raises UnknownTask."""
@@ -667,7 +669,7 @@ def _directory(cwd: Optional[str]) -> str:
         raise InvalidValue(
             "cwd", "must be an absolute path, for the directory that the server runs in is gone"
         ) from None
-    if not os.path.isdir(path):
-        kind = "a file" if os.path.exists(path) else "missing"
+    if not os.path.isdir(native(path)):
+        kind = "a file" if os.path.exists(native(path)) else "missing"
         raise InvalidValue("cwd", "must be an existing directory, and %s is %s" % (path, kind))
     return path

@@ -66,6 +66,8 @@ class OutputLog:
         self._bytes = {STDOUT: 0, STDERR: 0}
         self._newlines = {STDOUT: 0, STDERR: 0}
         self._mid_line = {STDOUT: False, STDERR: False}
+        # The offset behind the last byte of each stream.
+        self._stream_end = {STDOUT: 0, STDERR: 0}
 
     @property
     def end(self) -> int:
@@ -106,6 +108,7 @@ class OutputLog:
         self._bytes[stream] += len(data)
         self._newlines[stream] += newlines
         self._mid_line[stream] = data[-1] != 0x0A
+        self._stream_end[stream] = self._end
         self._drop_oldest()
 
     def _drop_oldest(self) -> None:
@@ -130,8 +133,9 @@ class OutputLog:
         """
         left = lines
         taking = {}  # stream: do the bytes before the current place belong to a chosen line?
-        for stream in streams:
-            taking[stream] = self._mid_line[stream] and left > 0
+        for stream in sorted(streams, key=self._stream_end.__getitem__, reverse=True):
+            retained = self._stream_end[stream] > self.start
+            taking[stream] = left > 0 and retained and self._mid_line[stream]
             left -= taking[stream]
         shown_lines = lines - left
         found: List[Tuple[str, bytes]] = []

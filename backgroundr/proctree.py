@@ -14,9 +14,14 @@ import sys
 
 from .errors import InvalidValue, SpawnFailed
 
+if sys.platform == "win32":
+    from .proctree_win import WindowsTree
+else:
+    from .proctree_posix import ProcessTree, survey_posix
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence
+    from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence, Union
 
     class Tree(Protocol):
         """A command and all that came of it. Every method may be called by any thread.
@@ -73,12 +78,8 @@ def open_tree(argv: List[str], cwd: str, env: Mapping[str, str], token: str) -> 
     """
     try:
         if sys.platform == "win32":
-            from .proctree_win import WindowsTree
-
             return WindowsTree(argv, cwd, env, token)
         else:
-            from .proctree_posix import ProcessTree
-
             return ProcessTree(argv, cwd, env, token)
     except OSError as error:
         raise _spawn_failed(error, argv, cwd) from None
@@ -94,8 +95,6 @@ def survey(trees: Sequence[Any]) -> Dict[Any, List[Any]]:
     if sys.platform == "win32":
         return {tree: tree.members() for tree in trees}
     else:
-        from .proctree_posix import survey_posix
-
         return survey_posix(trees)
 
 
@@ -112,6 +111,15 @@ def shell_argv(shell: Optional[str], command: str) -> List[str]:
     if name in ("powershell", "powershell.exe", "pwsh", "pwsh.exe"):
         return [shell, "-NoProfile", "-NonInteractive", "-Command", command]
     return [shell, "-c", command]
+
+
+def native(text: str) -> Union[str, bytes]:
+    """Return a path as the calls of the system take it whatever the locale: bytes on POSIX.
+
+    Raises UnicodeEncodeError for surrogates that stand for no byte.
+    """
+    # os.fsencode would refuse what a C locale has no characters for.
+    return text if sys.platform == "win32" else text.encode("utf-8", "surrogateescape")
 
 
 def signal_number(name: str) -> int:

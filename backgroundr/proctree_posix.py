@@ -216,8 +216,7 @@ class ProcessTree:
 
 
 def _bytes(text: str) -> bytes:
-    # Not os.fsencode, which in a C locale refuses what is not ASCII. Lone surrogates stand
-    # for undecodable bytes of the environment or of a path, as in os.fsdecode.
+    """Return text as the system takes it whatever the locale; see `proctree.native`."""
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -298,6 +297,39 @@ def survey_posix(trees: Sequence[ProcessTree]) -> Dict[ProcessTree, List[Member]
     return found
 
 
+def processes_of_ps() -> Iterator[_Process]:
+    """Yield the living processes as ps tells them; started: seconds since the epoch."""
+    # The columns are POSIX's, but for lstart (macOS and the BSDs).
+    output = subprocess.run(
+        [
+            "ps",
+            "-A",
+            "-o",
+            "pid=",
+            "-o",
+            "ppid=",
+            "-o",
+            "pgid=",
+            "-o",
+            "stat=",
+            "-o",
+            "lstart=",
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"PATH": "/bin:/usr/bin", "LC_ALL": "C"},
+    ).stdout
+    for line in output.decode("utf-8", "replace").splitlines():
+        fields = line.split(None, 4)
+        if len(fields) == 5 and not fields[3].startswith("Z"):
+            try:
+                started = int(time.mktime(time.strptime(fields[4].strip())))
+            except ValueError:
+                started = int(time.time())
+            yield _Process(int(fields[0]), int(fields[1]), int(fields[2]), 0, started)
+
+
 if sys.platform == "linux":
 
     def _now_ticks() -> int:
@@ -364,36 +396,7 @@ else:
     def _now_ticks() -> int:
         return int(time.time())
 
-    def _processes() -> Iterator[_Process]:
-        # The columns are POSIX's, but for lstart (macOS and the BSDs).
-        output = subprocess.run(
-            [
-                "ps",
-                "-A",
-                "-o",
-                "pid=",
-                "-o",
-                "ppid=",
-                "-o",
-                "pgid=",
-                "-o",
-                "stat=",
-                "-o",
-                "lstart=",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={"PATH": "/bin:/usr/bin", "LC_ALL": "C"},
-        ).stdout
-        for line in output.decode("utf-8", "replace").splitlines():
-            fields = line.split(None, 4)
-            if len(fields) == 5 and not fields[3].startswith("Z"):
-                try:
-                    started = int(time.mktime(time.strptime(fields[4].strip())))
-                except ValueError:
-                    started = _now_ticks()
-                yield _Process(int(fields[0]), int(fields[1]), int(fields[2]), 0, started)
+    _processes = processes_of_ps
 
     def _tokens(pid: int) -> List[bytes]:
         return []

@@ -15,7 +15,7 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Deque, Dict, List, Optional, Union
+    from typing import Callable, Deque, Dict, List, Optional, Tuple, Union
 
 # A pipe of Linux holds 64 KiB unless somebody enlarged it.
 READ_BYTES = 65536
@@ -57,17 +57,27 @@ class SelectReader:
     """One thread, started at once, for every channel. POSIX."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._wake_fd, self._waker_fd = os.pipe()
-        os.set_blocking(self._wake_fd, False)
-        os.set_blocking(self._waker_fd, False)
-        self._selector.register(self._wake_fd, selectors.EVENT_READ, (None, self._do_wanted))
+        """Raises OSError without a free descriptor, RuntimeError without a free thread."""
         # What other threads want done on the reader's thread, which alone touches the
         # selector. deque.append and popleft are atomic.
         self._wanted: Deque[Callable[[], None]] = deque()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="backgroundr-reader", daemon=True)
-        self._thread.start()
+        self._selector = selectors.DefaultSelector()
+        pipe: Tuple[int, ...] = ()
+        try:
+            pipe = self._wake_fd, self._waker_fd = os.pipe()
+            for fd in pipe:
+                os.set_blocking(fd, False)
+            self._selector.register(self._wake_fd, selectors.EVENT_READ, (None, self._do_wanted))
+            self._thread = threading.Thread(
+                target=self._run, name="backgroundr-reader", daemon=True
+            )
+            self._thread.start()
+        except (OSError, RuntimeError):
+            self._selector.close()
+            for fd in pipe:
+                os.close(fd)
+            raise
 
     def add(self, channel: Channel, exit_fd: Optional[int]) -> None:
         """Read the channel's pipes until they end; watch `exit_fd`, unless it is None."""

@@ -69,16 +69,18 @@ def _check_object(value: Dict[str, Any], schema: Schema, where: str) -> List[str
         if name in properties:
             problems += check(item, properties[name], prefix + name)
         elif others is False:
-            problems.append(_unknown(prefix + name, list(properties)))
+            missing = [name for name in schema.get("required", []) if name not in value]
+            problems.append(_unknown(prefix + name, list(properties), missing))
         elif isinstance(others, dict):
             problems += check(item, others, prefix + name)
     return problems
 
 
-def _unknown(name: str, known: List[str]) -> str:
+def _unknown(name: str, known: List[str], missing: List[str]) -> str:
     import difflib  # only a mistaken call pays for it
 
-    near = difflib.get_close_matches(name, known, n=1)
+    # "cmd" is nearer to "cwd" than to the "command" that is not there.
+    near = difflib.get_close_matches(name, missing, 1) or difflib.get_close_matches(name, known, 1)
     if near:
         return "there is no argument %s (did you mean %s?)" % (_shown(name), near[0])
     if known:

@@ -87,24 +87,23 @@ def _apply_csi(match: Match[str], cells: List[str], column: int) -> int:
     """Apply one escape sequence to the line; return the new column."""
     final = match.group("final")
     args = match.group("args") or ""
-    number = int(args) if args.isdigit() and len(args) <= 4 else None
-    if final == "G":  # cursor to column, counted from 1
-        return min((number or 1) - 1, _MAX_COLUMN)
-    if final == "D":
-        return max(0, column - (number or 1))
+    number = min(int(args), _MAX_COLUMN) if args.isdigit() else 0
+    if final == "G":  # to a column, counted from 1
+        return max(number, 1) - 1
     if final == "C":
-        return min(column + (number or 1), _MAX_COLUMN)
-    if final == "K":
-        if not number:  # from the cursor to the end
+        return min(column + max(number, 1), _MAX_COLUMN)
+    if final == "D":
+        return max(column - max(number, 1), 0)
+    if final == "H" and not args.strip("01;"):  # to the first line's first column
+        return 0
+    if final == "K" or final == "J":
+        # In the line, or on the screen, of which this line is all we see.
+        if number == 0:  # from the cursor to the end
             del cells[column:]
-        elif number == 1:
-            cells[:column] = " " * min(column, len(cells))
+        elif number == 1:  # from the beginning to the cursor
+            cells[: column + 1] = " " * min(column + 1, len(cells))
         else:
             del cells[:]
-    elif final == "J" and number in (2, 3):
-        del cells[:]
-    elif final == "H" and not args.strip("01;"):
-        return 0
     return column
 
 

@@ -65,16 +65,14 @@ class _Stdio:
 
     def __init__(self) -> None:
         self.signal: Optional[int] = None
+        null = os.open(os.devnull, os.O_RDWR)
+        while null <= 2:  # a parent may have closed one of the three; it must not be reused
+            null = os.open(os.devnull, os.O_RDWR)
         self._in = os.dup(0)
         self._out = os.dup(1)
-        null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
+        os.dup2(2, 1)
         os.close(null)
-        try:
-            os.dup2(2, 1)
-        except OSError:  # stderr is closed
-            os.dup2(0, 1)
-            os.dup2(0, 2)
         if sys.platform == "win32":
             import msvcrt
 

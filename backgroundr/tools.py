@@ -177,6 +177,8 @@ def _label(task: TaskStatus) -> str:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return "%d ms" % (seconds * 1000)
     if seconds < 60:
         return "%.1f s" % seconds
     minutes, rest = divmod(int(seconds), 60)

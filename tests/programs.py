@@ -1,0 +1,92 @@
+"""Small programs that the tests run as background commands, and what they need to watch them."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shlex
+import sys
+import time
+
+import pytest
+
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="uses the tools of POSIX")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+DEADLINE_S = 20
+
+
+def python(code: str) -> str:
+    """Return a command line that runs `code` with this interpreter, unbuffered."""
+    if sys.platform == "win32":  # cmd.exe has no quoting that would let any code through
+        text = base64.b64encode(code.encode()).decode()
+        return '"%s" -u -c "import base64; exec(base64.b64decode(\'%s\'))"' % (sys.executable, text)
+    return "exec %s -u -c %s" % (shlex.quote(sys.executable), shlex.quote(code))
+
+
+EXIT_0 = python("pass")
+EXIT_3 = python("raise SystemExit(3)")
+HELLO = python("print('hello')")
+# Both streams, in this order.
+OUT_AND_ERR = python(
+    "import sys; print('to stdout', flush=True); print('to stderr', file=sys.stderr, flush=True)"
+)
+SLEEP = python("import time; time.sleep(600)")
+# Says when its handler is there; without that a test could signal too early.
+IGNORE_TERM = python(
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    " print('ready'); time.sleep(600)"
+)
+CLEAN_UP_ON_TERM = python(
+    "import signal, sys, time\n"
+    "def stop(*_):\n"
+    "    time.sleep(0.2)\n"
+    "    print('cleaned up')\n"
+    "    sys.exit(7)\n"
+    "signal.signal(signal.SIGTERM, stop)\n"
+    "print('ready')\n"
+    "time.sleep(600)"
+)
+
+
+def eventually(condition, what: str):
+    """Return the first true value of `condition()`; fail, naming `what`, at the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, "not in %d s: %s" % (DEADLINE_S, what)
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process lives; a zombie does not. Linux."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            return file.read().rsplit(b")", 1)[1].split()[0] not in (b"Z", b"X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def processes_with(mark: str) -> list[int]:
+    """Return the pids of living processes with `mark` in their command line. Linux."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/cmdline" % name, "rb") as file:
+                if mark.encode() in file.read() and int(name) != os.getpid():
+                    found.append(int(name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return [pid for pid in found if is_alive(pid)]
+
+
+def new_mark() -> str:
+    """Return digits that `sleep` takes for a duration and that no other process has."""
+    return "9%d" % int.from_bytes(os.urandom(5), "big")
+
+
+def open_descriptors() -> int:
+    """Return how many descriptors this process has open. Linux."""
+    return len(os.listdir("/proc/self/fd"))

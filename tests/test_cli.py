@@ -1,0 +1,118 @@
+"""The command line: what a person sees."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from backgroundr import __version__
+
+from .client import ROOT, SERVER, Client
+from .programs import DEADLINE_S, eventually, posix_only, processes_with
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def run(*flags, **popen):
+    """Run the program; return (exit status, stdout, stderr)."""
+    process = subprocess.run(
+        SERVER + list(flags),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        **{"env": ENVIRONMENT, **popen},
+    )
+    return process.returncode, process.stdout.decode(), process.stderr.decode()
+
+
+def test_version_and_help_are_told():
+    """--version and --help answer on stdout and exit with 0."""
+    assert run("--version") == (0, "backgroundr %s\n" % __version__, "")
+    status, text, _ = run("--help")
+    assert status == 0
+    for flag in ("--demo", "--shell", "--version"):
+        assert flag in text
+
+
+def test_a_wrong_flag_is_named():
+    """An option that does not exist is an error at the start, on stderr."""
+    status, out, err = run("--no-such-flag")
+    assert (status, out) == (2, "")
+    assert "--no-such-flag" in err
+
+
+@posix_only
+def test_the_shell_can_be_chosen(tmp_path):
+    """--shell names the program that runs the commands."""
+    shell = tmp_path / "my shell"
+    shell.write_text('#!/bin/sh\necho "asked to run: $2"\n')
+    shell.chmod(0o755)
+    with Client(flags=["--shell", str(shell)]) as client:
+        client.open()
+        task_id = client.start("ls")["task_id"]
+        eventually(lambda: client.status(task_id)["status"] == "completed", "the end")
+        assert client.status(task_id)["output"] == "asked to run: ls"
+
+
+@posix_only
+def test_a_person_at_a_terminal_is_told_what_this_is():
+    """Started in a terminal, the server says in one line what it is and how to stop it."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        SERVER, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
+    os.close(theirs)
+    try:
+        line = process.stderr.readline().decode()
+        assert line.startswith("backgroundr %s: an MCP server" % __version__)
+        assert "Ctrl-D" in line
+        os.write(ours, b"\x04")
+        out, err = process.communicate(timeout=DEADLINE_S)
+        assert (process.returncode, out, err) == (0, b"", b"")
+    finally:
+        os.close(ours)
+        process.kill()
+
+
+def test_the_demo_shows_a_server_at_work(demo):
+    """--demo plays a client from the handshake to the end, as plain text, and ends well."""
+    status, out, err = demo
+    assert (status, err) == (0, "")
+    for text in (
+        "-> initialize",
+        "-> run_background_task",
+        "| build finished, no error",
+        "completed, exit code 0",
+        "answers 200 OK",
+        "is free again",
+        "2 tasks, oldest first:",
+        "nothing was left running",
+    ):
+        assert text in out
+    assert "\x1b" not in out
+    assert max(len(line) for line in out.split("\n")) <= 92
+    if sys.platform == "linux":
+        assert processes_with('time.sleep(600)"') == []
+
+
+@posix_only
+def test_the_demo_fails_where_the_machine_does_not_do():
+    """Where something does not work, --demo says what, and its exit status is 1."""
+    few_descriptors = ["sh", "-c", 'ulimit -n 8; exec "$@"', "sh"]
+    process = subprocess.run(
+        few_descriptors + SERVER + ["--demo"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=ENVIRONMENT,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 1
+    out = " ".join(process.stdout.decode().split())
+    assert "This did not work: " in out
+    assert "Too many open files" in out
+    assert process.stderr == b""

@@ -1,0 +1,198 @@
+"""Process trees: who belongs to one, and that nobody else is ever signalled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from .programs import eventually, is_alive, linux_only, new_mark, posix_only, processes_with
+
+if sys.platform == "win32":
+    pytest.skip("the trees of POSIX", allow_module_level=True)
+
+from backgroundr import proctree_posix
+from backgroundr.proctree import open_tree, shell_argv, survey
+
+
+@pytest.fixture
+def grow():
+    """Returns a function that starts a command as a tree; all are ended after the test."""
+    trees = []
+
+    def grow(command, token="test.tree"):
+        trees.append(open_tree(["/bin/sh", "-c", command], "/", {}, token))
+        return trees[-1]
+
+    yield grow
+    for tree in trees:
+        tree.discard()
+
+
+def pids(tree):
+    return {member.pid for member in survey([tree])[tree]}
+
+
+@linux_only
+def test_a_survey_tells_trees_apart(grow):
+    """One survey finds the processes of several trees, each under its own."""
+    first, second = (
+        grow("sleep 600 & sleep 600", "test.a"),
+        grow("setsid sleep 600 & wait", "test.b"),
+    )
+    eventually(lambda: len(pids(first)) == 3, "the first tree")
+    eventually(
+        lambda: {member.in_group for member in survey([second])[second]} == {True, False},
+        "the second tree, one process of it in a group of its own",
+    )
+    found = survey([first, second])
+    assert first.pid in {member.pid for member in found[first]}
+    assert second.pid in {member.pid for member in found[second]}
+    assert not pids(first) & pids(second)
+
+
+@linux_only
+def test_a_survey_does_not_count_zombies(grow):
+    """A command that has exited is nobody, though its pid is still taken."""
+    tree = grow("exit 0")
+    tree.wait_exit()
+    assert os.path.exists("/proc/%d" % tree.pid)
+    assert pids(tree) == set()
+
+
+@linux_only
+def test_a_daemon_is_found_by_its_mark(grow):
+    """A process that left session, group and parent is found by its environment."""
+    mark = new_mark()
+    tree = grow("(setsid sleep %s &)" % mark)
+    tree.wait_exit()
+    daemon = eventually(lambda: processes_with("sleep\0" + mark), "the daemon")
+    assert pids(tree) == set(daemon)
+
+
+@linux_only
+def test_descent_finds_what_cleared_its_environment(grow):
+    """A process without the mark is found while its parent, or session, is the tree's."""
+    mark = new_mark()
+    tree = grow("env -i sleep %s & env -i setsid sleep %s & wait" % (mark, mark))
+    both = eventually(
+        lambda: len(processes_with("sleep\0" + mark)) == 2 and processes_with("sleep\0" + mark),
+        "two processes",
+    )
+    assert set(both) < pids(tree)
+
+
+@linux_only
+def test_trees_inside_trees_belong_to_both(grow, monkeypatch):
+    """What a nested program marks as its own is still found by the outer one."""
+    outer = grow("setsid sleep 600 & wait", "outer.x")
+    monkeypatch.setenv(proctree_posix.ENV_NAME, "outer.x")
+    inner = grow("setsid sleep 600 & wait", "inner.y")
+    monkeypatch.undo()
+    eventually(lambda: len(pids(outer)) == 4, "both trees")
+    assert pids(inner) < pids(outer)
+    assert len(pids(inner)) == 2
+
+
+@linux_only
+def test_a_reused_pid_is_not_signalled():
+    """A process that started at another time than the one that was found is left alone."""
+    stranger = subprocess.Popen(["sleep", "600"])
+    try:
+        started = proctree_posix._read_stat(str(stranger.pid)).started
+        found = proctree_posix.Member(stranger.pid, started - 1, in_group=False)
+        proctree_posix._signal_member(found, signal.SIGKILL)
+        assert stranger.poll() is None
+        found.started = started
+        proctree_posix._signal_member(found, signal.SIGKILL)
+        assert stranger.wait(10) == -signal.SIGKILL
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@posix_only
+def test_a_reaped_command_is_not_signalled(grow, monkeypatch):
+    """Once its pid is free for others, a command's group gets no signal any more."""
+    sent = []
+    tree = grow("exit 4")
+    tree.wait_exit()
+    assert tree.reap() == 4
+    monkeypatch.setattr(os, "killpg", lambda *call: sent.append(call))
+    tree.tell(signal.SIGTERM)
+    tree.kill([])
+    assert sent == []
+    assert tree.reap() == 4
+
+
+@linux_only
+def test_a_group_number_that_came_to_a_stranger_is_not_ours(grow):
+    """After the reap, only processes that are older than it count as the command's group."""
+    tree = grow("exit 0")
+    tree.wait_exit()
+    now = proctree_posix._now_ticks()
+    assert tree.owns_group(tree.pid, now + 1000)
+    tree.reap()
+    assert tree.owns_group(tree.pid, now)
+    assert not tree.owns_group(tree.pid, now + 1000)
+
+
+@linux_only
+def test_the_signal_reaches_each_process_once(grow, tmp_path):
+    """Group and strays get one signal each, however often the tree is looked at."""
+    log, script = tmp_path / "log", tmp_path / "script"
+    log.touch()
+    script.write_text(
+        "cd %s\ntrap 'echo $1 >> log' TERM\ntouch ready.$1\n"
+        "while :; do sleep 0.02; done\n" % tmp_path
+    )
+    tree = grow("setsid sh %s stray & exec sh %s group" % (script, script))
+    eventually(lambda: len(list(tmp_path.glob("ready.*"))) == 2, "both handlers")
+    tree.tell(signal.SIGTERM)
+    for _ in range(10):
+        tree.follow(survey([tree])[tree], signal.SIGTERM)
+    eventually(lambda: len(log.read_text().split()) >= 2, "both to be told")
+    tree.follow(survey([tree])[tree], signal.SIGTERM)
+    assert sorted(log.read_text().split()) == ["group", "stray"]
+
+
+@posix_only
+def test_without_proc_the_group_is_found(grow, monkeypatch):
+    """Where ps is all there is, groups and descent are still seen."""
+    if sys.platform == "linux":
+        monkeypatch.setattr(proctree_posix, "_processes", proctree_posix.processes_of_ps)
+        monkeypatch.setattr(proctree_posix, "_tokens", lambda pid: [])
+        # What ps tells is in seconds since the epoch, not in clock ticks.
+        monkeypatch.setattr(proctree_posix, "_now_ticks", lambda: 0)
+    tree = grow("sleep 600 & setsid sleep 600 & wait")
+    eventually(lambda: len(pids(tree)) == 3, "the tree in the table of ps")
+
+
+@pytest.mark.parametrize(
+    ("shell", "argv"),
+    [
+        ("/bin/bash", ["/bin/bash", "-c", "ls"]),
+        ("C:\\Windows\\cmd.exe", ["C:\\Windows\\cmd.exe", "/d", "/s", "/c", "ls"]),
+        ("pwsh", ["pwsh", "-NoProfile", "-NonInteractive", "-Command", "ls"]),
+        (None, ["/bin/sh", "-c", "ls"]),
+    ],
+)
+def test_each_shell_gets_its_own_flags(shell, argv):
+    """A command line is handed to a shell in the way that this shell takes it."""
+    assert shell_argv(shell, "ls") == argv
+
+
+@linux_only
+def test_discard_leaves_nothing(grow):
+    """A discarded tree is gone, and its descriptors are closed."""
+    tree = open_tree(["/bin/sh", "-c", "setsid sleep 600 & sleep 600"], "/", {}, "test.discard")
+    eventually(lambda: len(pids(tree)) == 3, "the tree")
+    members = pids(tree)
+    tree.discard()
+    eventually(lambda: not any(is_alive(pid) for pid in members), "the tree to be gone")
+    for fd in tree.pipes:
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)

@@ -1,0 +1,482 @@
+"""The server process as a client meets it: messages, eras, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from .client import (
+    LEGACY_VERSIONS,
+    META,
+    MODERN_VERSION,
+    ROOT,
+    SERVER,
+    Client,
+    RpcFailure,
+)
+from .programs import (
+    DEADLINE_S,
+    HELLO,
+    IGNORE_TERM,
+    SLEEP,
+    eventually,
+    is_alive,
+    linux_only,
+    posix_only,
+    python,
+)
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": LEGACY_VERSIONS[-1],
+        "capabilities": {},
+        "clientInfo": {"name": "tests", "version": "1"},
+    },
+}
+
+
+def call_message(id, tool, **arguments):
+    return {
+        "jsonrpc": "2.0",
+        "id": id,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": arguments},
+    }
+
+
+def serve(data, **popen):
+    """Run a server with `data` as its whole input; return (exit status, messages)."""
+    process = subprocess.run(
+        SERVER,
+        input=data,
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+        timeout=DEADLINE_S,
+        check=False,
+        **popen,
+    )
+    return process.returncode, [json.loads(line) for line in process.stdout.splitlines()]
+
+
+# ---------------------------------------------------------------- opening
+
+
+@pytest.mark.parametrize("version", LEGACY_VERSIONS)
+def test_each_handshake_revision_is_spoken(version):
+    """A client that asks for a revision gets it, and tools."""
+    with Client(version) as client:
+        hello = client.open()
+        assert hello["protocolVersion"] == version
+        assert hello["serverInfo"]["name"] == "backgroundr"
+        assert "tools" in hello["capabilities"]
+        assert "resultType" not in hello
+        assert client.call("list_background_tasks").structured == {"tasks": []}
+
+
+@pytest.mark.parametrize("version", ["1999-01-01", "latest", "", MODERN_VERSION])
+def test_an_unknown_revision_is_answered_with_the_latest(version):
+    """A client that asks for a revision without a handshake here is offered the newest."""
+    with Client(version) as client:
+        client.is_modern = False
+        assert client.open()["protocolVersion"] == LEGACY_VERSIONS[-1]
+
+
+def test_the_modern_era_needs_no_handshake():
+    """A request that carries its own envelope is served on a fresh connection."""
+    with Client(MODERN_VERSION) as client:
+        result = client.request("tools/list")
+        assert result["resultType"] == "complete"
+        assert result["ttlMs"] > 0
+        assert result["cacheScope"] == "public"
+        assert result["_meta"][META + "serverInfo"]["name"] == "backgroundr"
+        assert client.open()["supportedVersions"] == [MODERN_VERSION]
+
+
+def test_a_client_that_probes_and_falls_back_gets_in():
+    """Whatever a client tried before, the handshake works after it, and both eras go on."""
+    with Client() as client:
+        for meta in ({META + "protocolVersion": "2099-01-01", META + "clientCapabilities": {}}, {}):
+            with pytest.raises(RpcFailure):
+                client.request("server/discover", {"_meta": meta})
+        assert client.open()["protocolVersion"] == LEGACY_VERSIONS[-1]
+        modern = {META + "protocolVersion": MODERN_VERSION, META + "clientCapabilities": {}}
+        assert client.request("tools/list", {"_meta": modern})["resultType"] == "complete"
+        assert "resultType" not in client.request("tools/list")
+
+
+@pytest.mark.parametrize(
+    ("meta", "code"),
+    [
+        ({META + "protocolVersion": "2025-11-25", META + "clientCapabilities": {}}, -32022),
+        ({META + "protocolVersion": MODERN_VERSION}, -32602),
+        ({META + "protocolVersion": 5, META + "clientCapabilities": {}}, -32602),
+        ({META + "protocolVersion": MODERN_VERSION, META + "clientCapabilities": []}, -32602),
+        ({}, -32602),
+        (None, -32602),
+    ],
+)
+def test_a_wrong_envelope_is_refused(meta, code):
+    """An envelope that is not whole gets the error that the revision asks for."""
+    with Client() as client:
+        with pytest.raises(RpcFailure) as caught:
+            client.request("tools/list", {"_meta": meta})
+        assert caught.value.code == code
+        if code == -32022:
+            assert caught.value.data == {"supported": [MODERN_VERSION], "requested": "2025-11-25"}
+
+
+def test_a_request_before_the_handshake_is_answered_with_an_error():
+    """A client that forgot the handshake is told so; ping works without it."""
+    with Client() as client:
+        assert client.request("ping") == {}
+        with pytest.raises(RpcFailure, match="initialize"):
+            client.request("tools/list")
+        client.open()
+        assert client.request("tools/list")["tools"]
+
+
+# ---------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "code"),
+    [
+        ("no/such/method", {}, -32601),
+        ("tools/list", {"cursor": "x"}, -32602),
+        ("tools/call", {}, -32602),
+        ("tools/call", {"name": 5}, -32602),
+        ("tools/call", {"name": "no_such_tool"}, -32602),
+        ("tools/call", {"name": "list_background_tasks", "arguments": []}, -32602),
+    ],
+)
+def test_a_wrong_request_is_refused_with_its_code(client, method, params, code):
+    """A request that cannot be served gets the code that JSON-RPC and MCP have for it."""
+    with pytest.raises(RpcFailure) as caught:
+        client.request(method, params)
+    assert caught.value.code == code
+
+
+def test_arguments_may_be_left_out(client):
+    """A tool that needs no arguments can be called without them."""
+    for params in ({}, {"arguments": None}, {"arguments": {}}):
+        result = client.request("tools/call", {"name": "list_background_tasks", **params})
+        assert result["structuredContent"] == {"tasks": []}
+
+
+def test_nonsense_is_answered_and_survived(legacy_client):
+    """Lines that are no message get an error without an id, and the next one is served."""
+    for line, *codes in (
+        ("not json", -32700),
+        (b"\xff\xfe", -32700),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping"', -32700),
+        ('{"a":NaN}', -32700),
+        ("[" * 100000, -32700),
+        ('{"n":%s}' % ("9" * 6000), -32700, -32600),  # not every Python has the limit
+        ("42", -32600),
+        ("[]", -32600),
+        ('[{"jsonrpc":"2.0","id":1,"method":"ping"}]', -32600),
+        ('{"jsonrpc":"2.0","id":null,"method":"ping"}', -32600),
+    ):
+        legacy_client.write(line)
+        answer = legacy_client.unasked.get(timeout=DEADLINE_S)
+        assert answer["error"]["code"] in codes, line
+        assert "id" not in answer
+    legacy_client.write("")
+    legacy_client.write('{"jsonrpc":"2.0","id":5,"result":{}}')
+    legacy_client.notify("notifications/no-such")
+    assert legacy_client.request("ping") == {}
+    assert legacy_client.unasked.empty()
+
+
+def test_a_request_without_an_id_is_not_executed(client):
+    """A notification is never answered, and a tool call without an id starts nothing."""
+    client.notify("tools/call", {"name": "run_background_task", "arguments": {"command": SLEEP}})
+    assert client.call("list_background_tasks").structured == {"tasks": []}
+    assert client.unasked.empty()
+
+
+@pytest.mark.parametrize("id", [0, -1, "", "a", "1", 2**53, "日本"])
+def test_ids_come_back_as_they_were(legacy_client, id):
+    """An answer carries the id of its request, in value and type."""
+    assert legacy_client.receive(legacy_client.send("ping", id=id)) == {}
+
+
+def test_a_batch_is_served_where_the_revision_has_them():
+    """At 2025-03-26 an array of requests gets one array of answers."""
+    with Client("2025-03-26") as client:
+        client.open()
+        for id in ("a", "b"):
+            client.expect(id)
+        client.write(
+            '[{"jsonrpc":"2.0","id":"a","method":"ping"},{"jsonrpc":"2.0","method":"x"},'
+            '{"jsonrpc":"2.0","id":"b","method":"tools/list"}]'
+        )
+        assert client.receive("a") == {}
+        assert client.receive("b")["tools"]
+
+
+def test_everything_read_before_the_end_is_answered():
+    """Input that is written in one go and ends gets every answer, a cut-off last line too."""
+    lines = [
+        INITIALIZE,
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        call_message(1, "run_background_task", command=HELLO),
+        {"jsonrpc": "2.0", "id": 2, "method": "ping"},
+    ]
+    data = b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(line).encode() for line in lines)
+    status, messages = serve(data)
+    assert status == 0
+    assert [message["id"] for message in messages] == [0, 1, 2]
+    assert all("result" in message for message in messages)
+
+
+# ---------------------------------------------------------------- calls that wait
+
+
+@posix_only
+def test_a_call_that_waits_blocks_no_other(client):
+    """While a task takes its time to end, other calls are answered."""
+    task = client.start(IGNORE_TERM)
+    eventually(lambda: "ready" in client.status(task["task_id"])["output"], "the task")
+    ending = client.send_call("end_background_task", task_id=task["task_id"], grace_seconds=1)
+    status = client.status(task["task_id"])
+    assert (status["status"], status["kill_requested"]) == ("stopping", True)
+    other = client.start(HELLO)
+    eventually(lambda: client.status(other["task_id"])["status"] == "completed", "the other task")
+    assert not client.has_answered(ending)
+    assert client.tool_result("end_background_task", ending).structured["signal"] == "SIGKILL"
+
+
+@posix_only
+def test_a_cancelled_call_is_silent_and_the_ending_goes_on(client):
+    """Nothing is written for a call that was cancelled; what it asked for still happens."""
+    task_id = client.start(IGNORE_TERM)["task_id"]
+    eventually(lambda: "ready" in client.status(task_id)["output"], "the task")
+    ending = client.send_call("end_background_task", task_id=task_id, grace_seconds=0.3)
+    client.notify("notifications/cancelled", {"requestId": ending, "reason": "changed my mind"})
+    for ignored in ({"requestId": "no such"}, {"requestId": None}, {}):
+        client.notify("notifications/cancelled", ignored)
+    eventually(lambda: client.status(task_id)["status"] == "terminated", "the end")
+    assert not client.has_answered(ending)
+
+
+@posix_only
+def test_sixty_calls_wait_at_once(client):
+    """Many waits at the same time are each answered, and a ping among them at once."""
+    task_id = client.start(IGNORE_TERM)["task_id"]
+    eventually(lambda: "ready" in client.status(task_id)["output"], "the task")
+    endings = [
+        client.send_call("end_background_task", task_id=task_id, grace_seconds=0.5)
+        for _ in range(60)
+    ]
+    assert client.status(task_id)["status"] == "stopping"
+    for ending in endings:
+        result = client.tool_result("end_background_task", ending)
+        assert result.structured["status"] == "terminated"
+
+
+def test_a_client_that_writes_before_it_reads_is_not_stuck():
+    """Four hundred requests written before one answer is read are all answered."""
+    process = subprocess.Popen(
+        SERVER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
+    )
+    requests = [INITIALIZE] + [
+        {"jsonrpc": "2.0", "id": number, "method": "tools/list"} for number in range(1, 401)
+    ]
+    # More than a pipe holds in both directions; if the server waited for us to read, this
+    # write would never return.
+    process.stdin.write(b"".join(json.dumps(request).encode() + b"\n" for request in requests))
+    process.stdin.close()
+    with process.stdout as lines:
+        assert [json.loads(line)["id"] for line in lines] == list(range(401))
+    assert process.wait(DEADLINE_S) == 0
+
+
+# ---------------------------------------------------------------- what a task must not touch
+
+
+@linux_only
+def test_a_task_has_nothing_of_the_protocol(client):
+    """A task reads nothing of the protocol's input and its output is not the protocol's."""
+    code = (
+        "import os, sys; print(sys.stdin.read() == ''); print(sorted(os.listdir('/proc/self/fd')))"
+    )
+    task_id = client.start(python(code))["task_id"]
+    eventually(lambda: client.status(task_id)["status"] == "completed", "the task")
+    assert client.status(task_id)["output"] == "True\n['0', '1', '2', '3']"
+    assert client.request("tools/list")["tools"]
+
+
+# ---------------------------------------------------------------- the end
+
+
+@posix_only
+@pytest.mark.parametrize("stubborn", [False, True], ids=["willing", "stubborn"])
+@pytest.mark.parametrize("how", ["end of input", "SIGTERM", "SIGINT", "SIGHUP"])
+def test_the_server_ends_its_tasks_and_itself(how, stubborn):
+    """However the server is told to go, tasks go first, and it is gone within two seconds."""
+    with Client() as client:
+        client.open()
+        task = client.start(IGNORE_TERM if stubborn else SLEEP + " # ready")
+        if stubborn:
+            eventually(lambda: client.status(task["task_id"])["output"] == "ready", "the task")
+        began = time.monotonic()
+        if how == "end of input":
+            client.process.stdin.close()
+            expected = 0
+        else:
+            number = getattr(signal, how)
+            client.process.send_signal(number)
+            expected = 128 + number
+        assert client.process.wait(DEADLINE_S) == expected
+        assert time.monotonic() - began < 2
+        if sys.platform == "linux":
+            assert not is_alive(task["pid"])
+        assert client.unasked.empty()
+
+
+def test_a_call_in_flight_at_the_end_is_answered():
+    """The end of the input ends the tasks, and so answers those who wait for an end."""
+    with Client() as client:
+        client.open()
+        client.tools()
+        task = client.start(SLEEP)
+        ending = client.send_call("end_background_task", task_id=task["task_id"])
+        client.process.stdin.close()
+        assert client.tool_result("end_background_task", ending).structured["ended_at"]
+
+
+def test_no_input_at_all_is_a_clean_end():
+    """A server whose input is empty exits at once with status 0 and writes nothing."""
+    assert serve(b"") == (0, [])
+    assert serve(b"\n\n") == (0, [])
+
+
+@posix_only
+def test_a_client_that_stops_reading_ends_the_server():
+    """When nobody reads the answers any more, the server ends its tasks and exits."""
+    process = subprocess.Popen(
+        SERVER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
+    )
+    process.stdin.write(json.dumps(INITIALIZE).encode() + b"\n")
+    process.stdin.write(
+        json.dumps(call_message(1, "run_background_task", command=SLEEP)).encode() + b"\n"
+    )
+    process.stdin.flush()
+    process.stdout.readline()
+    task = json.loads(process.stdout.readline())["result"]["structuredContent"]
+    process.stdout.close()
+    process.stdin.write(b'{"jsonrpc":"2.0","id":2,"method":"ping"}\n')
+    process.stdin.flush()
+    assert process.wait(DEADLINE_S) == 0
+    process.stdin.close()
+    if sys.platform == "linux":
+        assert not is_alive(task["pid"])
+
+
+# ---------------------------------------------------------------- odd parents
+
+
+@posix_only
+def test_standard_streams_may_be_a_non_blocking_socket():
+    """A parent that hands over one non-blocking socket for both directions is served."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    process = subprocess.Popen(SERVER, stdin=theirs, stdout=theirs, env=ENVIRONMENT)
+    theirs.close()
+    ours.settimeout(DEADLINE_S)
+    requests = [INITIALIZE] + [
+        {"jsonrpc": "2.0", "id": number, "method": "tools/list"} for number in range(1, 101)
+    ]
+    with ours, ours.makefile("rwb") as stream:
+        for request in requests:
+            stream.write(json.dumps(request).encode() + b"\n")
+        stream.flush()
+        for request in requests:
+            assert json.loads(stream.readline())["id"] == request["id"]
+        ours.shutdown(socket.SHUT_WR)
+        assert stream.readline() == b""
+    assert process.wait(DEADLINE_S) == 0
+
+
+@posix_only
+@pytest.mark.parametrize("closed", ["2>&-", "2>&- 2>/dev/full", "<&-", ">&-"])
+def test_a_closed_standard_stream_is_survived(closed):
+    """A server that was started without one of its streams serves or ends, and never hangs."""
+    command = ["sh", "-c", 'exec "$@" %s' % closed, "sh"] + SERVER
+    result = subprocess.run(
+        command,
+        input=json.dumps(INITIALIZE).encode() + b"\n",
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert result.returncode == 0
+    if closed.startswith("2"):
+        assert json.loads(result.stdout)["id"] == 0
+    else:
+        assert result.stdout == b""
+
+
+@posix_only
+def test_exit_codes_are_true_when_the_parent_ignores_sigchld():
+    """An inherited disregard of SIGCHLD, which would make each exit code 0, is undone."""
+    command = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+        " os.execv(sys.executable, [sys.executable, '-m', 'backgroundr'])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+    )
+    with process.stdin as requests, process.stdout as answers:
+
+        def ask(message):
+            requests.write(json.dumps(message).encode() + b"\n")
+            requests.flush()
+            return json.loads(answers.readline())["result"]
+
+        ask(INITIALIZE)
+        started = ask(call_message(1, "run_background_task", command="exit 5"))
+        task_id = started["structuredContent"]["task_id"]
+
+        def ended():
+            status = ask(call_message(2, "get_task_status", task_id=task_id))["structuredContent"]
+            return status["status"] != "running" and status
+
+        assert eventually(ended, "the task to end")["exit_code"] == 5
+    assert process.wait(DEADLINE_S) == 0
+
+
+def test_an_empty_environment_is_enough():
+    """A server that was given no environment starts and runs commands."""
+    keep = {key: os.environ[key] for key in ("SYSTEMROOT", "COMSPEC") if key in os.environ}
+    data = (
+        json.dumps(INITIALIZE)
+        + "\n"
+        + json.dumps(call_message(1, "run_background_task", command=HELLO))
+    )
+    result = subprocess.run(
+        SERVER,
+        input=data.encode(),
+        stdout=subprocess.PIPE,
+        env=keep,
+        cwd=str(ROOT),
+        timeout=DEADLINE_S,
+        check=True,
+    )
+    assert json.loads(result.stdout.splitlines()[1])["result"]["isError"] is False
