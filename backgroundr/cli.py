@@ -17,6 +17,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     shell = None
     if argv:  # argparse costs a client milliseconds that the plain start need not pay
         import argparse
+        import shutil
 
         parser = argparse.ArgumentParser(
             prog="backgroundr",
@@ -38,6 +39,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         )
         options = parser.parse_args(argv)
         shell = options.shell
+        if shell is not None and shutil.which(shell) is None:
+            parser.error("argument --shell: there is no program %r to run" % shell)
         if options.demo:
             from .demo import run_demo
 

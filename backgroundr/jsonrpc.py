@@ -48,8 +48,10 @@ _READ_BYTES = 65536
 # A write of so much to a pipe that polls writable does not block: POSIX's PIPE_BUF is at
 # least 512, Linux's is 4096.
 _WRITE_BYTES = min(4096, getattr(select, "PIPE_BUF", 4096))
-# With so much waiting to be written, no further message is read.
+# With so much waiting to be written, no further message is taken; whether to stop instead
+# is looked at so often.
 _BACKLOG_BYTES = 4 * 1024 * 1024
+_THROTTLE_S = 0.1
 
 
 class RpcError(Exception):
@@ -147,7 +149,10 @@ class LineReader:
                 yield None if too_long else line
                 parts, size, first = [], 0, False
             size += len(pieces[-1])
-            parts = parts + [pieces[-1]] if size <= self._max_bytes else []
+            if size <= self._max_bytes:
+                parts.append(pieces[-1])
+            else:
+                parts = []
 
 
 class LineWriter:
@@ -155,7 +160,7 @@ class LineWriter:
 
     write: writes some of the bytes, returns how many; blocks as long as it must.
     writable: whether a small write would not block now; None where that cannot be told.
-    on_broken: called once, when nobody reads the stream any more.
+    on_broken: called once, when nobody reads the stream any more; not to use the writer.
 
     A line is written at once when the stream takes it. What it does not take waits for a
     thread, so that a client that does not read stalls no one else.
@@ -196,12 +201,15 @@ class LineWriter:
                     )
                     self._thread.start()
 
-    def throttle(self) -> None:
-        """Block while too much waits to be written, so that no client can grow the backlog."""
+    def throttle(self, timeout_s: float) -> bool:
+        """Return True when there is room for answers; wait for that `timeout_s` at most.
+
+        Whoever takes requests asks this first, so that no client can grow the backlog.
+        """
         with self._lock:
-            while self._backlog_bytes > _BACKLOG_BYTES and not self._broken:
-                # In short steps: a signal handler may want the main thread back.
-                self._changed.wait(0.1)
+            return self._changed.wait_for(
+                lambda: self._backlog_bytes <= _BACKLOG_BYTES or self._broken, timeout_s
+            )
 
     def flush(self, timeout_s: float) -> None:
         """Wait until all is written, at most `timeout_s` seconds."""
@@ -251,8 +259,9 @@ class LineWriter:
 class Connection:
     """One peer: its messages in, each request answered once, calls that can be cancelled.
 
-    on_error: told of an exception that a handler should not have raised; called in the
-    `except` block, for a traceback.
+    stopped: whether to give up serving; asked while the peer reads no answers and so no
+    request is taken. on_error: told of an exception that a handler should not have raised;
+    called in the `except` block, for a traceback.
     """
 
     def __init__(
@@ -260,11 +269,13 @@ class Connection:
         lines: LineReader,
         writer: LineWriter,
         handler: Handler,
+        stopped: Callable[[], bool],
         on_error: Callable[[], None],
     ) -> None:
         self._lines = lines
         self._writer = writer
         self._handler = handler
+        self._stopped = stopped
         self._on_error = on_error
         # _lock owns _in_flight; held for nothing else. _idle: notified when it shrinks.
         self._lock = threading.Lock()
@@ -274,7 +285,9 @@ class Connection:
     def serve(self) -> None:
         """Answer messages until the input ends. Quick calls are answered in order."""
         for line in self._lines:
-            self._writer.throttle()
+            while not self._writer.throttle(_THROTTLE_S):
+                if self._stopped():
+                    return
             if line is None:
                 too_long = RpcError(INVALID_REQUEST, "Message too long; it was skipped")
                 self._send(_error_line(None, too_long))

@@ -167,7 +167,7 @@ class _Task(Channel):
         super().__init__(tree.pipes)
         self._manager = manager
         self.task_id = task_id
-        self.name = name
+        self.name = name or None
         self.command = command
         self.cwd = cwd
         self.timeout_s = timeout_s
@@ -628,6 +628,9 @@ class TaskManager:
                 else:
                     drains.append(ending.task)
         for task in drains:
+            # Nobody was seen, and the number of the group is still taken: where the system
+            # shows less than it should (no /proc), this reaches who is left in it.
+            task.tree.kill([])
             if reader is not None:
                 reader.drain(task)
 

@@ -143,6 +143,16 @@ class ProcessTree:
             # so that until `reap` notes it a signal could meet a reused pid.
             self._popen.wait()
 
+    def is_running(self) -> bool:
+        """Whether the command itself has not exited yet."""
+        with self._lock:
+            if self._returncode is not None:
+                return False
+            if hasattr(os, "waitid"):
+                options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+                return os.waitid(os.P_PID, self.pid, options) is None
+            return False  # macOS before Python 3.13: what ps said has to do
+
     def reap(self) -> int:
         """Return the exit code, -N for a death by signal N. The pid is free from then on.
 
@@ -294,6 +304,10 @@ def survey_posix(trees: Sequence[ProcessTree]) -> Dict[ProcessTree, List[Member]
         if owning is not None:
             in_group = process.group == owning.pid
             found[owning].append(Member(process.pid, process.started, in_group))
+    for tree in trees:
+        # Of the command itself the system tells in a surer way; nobody shall reap it early.
+        if not found[tree] and tree.is_running():
+            found[tree].append(Member(tree.pid, tree.started_ticks, in_group=True))
     return found
 
 
@@ -341,8 +355,8 @@ if sys.platform == "linux":
         try:
             with open("/proc/%s/stat" % pid, "rb", buffering=0) as file:
                 data = file.read(4096)
-        except (FileNotFoundError, ProcessLookupError):
-            return None
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return None  # gone, or hidden from us by the mount option hidepid
         # The name, in parentheses, may hold spaces and parentheses of its own.
         fields = data[data.rfind(b")") + 2 :].split()
         if len(fields) < 20:
@@ -353,7 +367,11 @@ if sys.platform == "linux":
         return _Process(int(pid), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
     def _processes() -> Iterator[_Process]:
-        for name in os.listdir("/proc"):
+        try:
+            names = os.listdir("/proc")
+        except FileNotFoundError:  # not mounted, as in a bare chroot
+            return
+        for name in names:
             if name.isdigit():
                 process = _read_stat(name)
                 if process is not None:

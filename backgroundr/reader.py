@@ -126,6 +126,8 @@ class SelectReader:
             channel, handle = key.data
             if handle == self._read:
                 self._forget_pipe(channel, key.fd)
+            elif handle == self._exit:
+                self._exit(channel, key.fd)  # nobody will hear of it, but the descriptor closes
         self._selector.close()
         os.close(self._wake_fd)
 

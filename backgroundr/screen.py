@@ -1,8 +1,8 @@
 """Bytes to text as a terminal would leave it: pure functions, used when somebody reads.
 
 Escape sequences are removed, redraws are resolved to the last state of their line, bytes
-that are not UTF-8 are replaced one by one, and a line that is too long is clipped in its
-middle. Sequences are those of ECMA-48 and of xterm's control sequence list.
+that are not UTF-8 are replaced, and a line that is too long is clipped in its middle. The
+sequences are those of ECMA-48 and of xterm's control sequence list.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SEQUENCE = re.compile(
 
 
 def decode(data: bytes) -> str:
-    """Return `data` read as UTF-8; each byte that does not fit becomes U+FFFD."""
+    """Return `data` read as UTF-8; what does not fit becomes U+FFFD, and the rest is kept."""
     return data.decode("utf-8", "replace")
 
 
@@ -52,7 +52,7 @@ def settle(line: str) -> str:
     """Return what is left to see of one line when all of it has been printed.
 
     Understood: carriage return, backspace, and the sequences that move the cursor in the
-    line or erase in it. Other sequences are dropped, other controls made visible (^A).
+    line or erase up to or from it. Other sequences are dropped, other controls made visible (^A).
     """
     cells: List[str] = []
     column = 0
@@ -79,8 +79,9 @@ def settle(line: str) -> str:
     return "".join(cells)
 
 
-# More columns than this in a sequence is nonsense, and would only cost memory.
-_MAX_COLUMN = 10000
+# Wider than any terminal. It bounds what one short sequence can cost, so that no output
+# can stall whoever reads it.
+_MAX_COLUMN = 1000
 
 
 def _apply_csi(match: Match[str], cells: List[str], column: int) -> int:
@@ -94,15 +95,16 @@ def _apply_csi(match: Match[str], cells: List[str], column: int) -> int:
         return min(column + max(number, 1), _MAX_COLUMN)
     if final == "D":
         return max(column - max(number, 1), 0)
-    if final == "H" and not args.strip("01;"):  # to the first line's first column
+    if final == "H" and set(args.split(";")) <= {"", "0", "1"}:  # to the screen's first place
         return 0
     if final == "K" or final == "J":
         # In the line, or on the screen, of which this line is all we see.
         if number == 0:  # from the cursor to the end
             del cells[column:]
         elif number == 1:  # from the beginning to the cursor
-            cells[: column + 1] = " " * min(column + 1, len(cells))
-        else:
+            erased = min(column + 1, len(cells), _MAX_COLUMN)
+            cells[:erased] = " " * erased
+        elif number == 2:
             del cells[:]
     return column
 
@@ -130,7 +132,7 @@ def render(pieces: Iterable[Tuple[str, bytes]], limit_chars: int = LINE_CHARS) -
 
     pieces: (stream, bytes) in order of arrival. A line never mixes two streams, and a
     character split between two pieces of its stream is whole. Lines without an end come
-    last. limit_chars: longer lines are clipped.
+    last, the one that grew last as the very last. limit_chars: longer lines are clipped.
     """
     lines: List[str] = []
     unfinished: Dict[str, bytes] = {}
@@ -139,7 +141,7 @@ def render(pieces: Iterable[Tuple[str, bytes]], limit_chars: int = LINE_CHARS) -
         if newline:
             lines += lines_of(decode(unfinished.pop(stream, b"") + finished + newline))
         if rest:
-            unfinished[stream] = unfinished.get(stream, b"") + rest
+            unfinished[stream] = unfinished.pop(stream, b"") + rest  # the newest, so at the end
     for data in unfinished.values():
         lines += lines_of(decode(data))
     return [clip(line, limit_chars) for line in lines]

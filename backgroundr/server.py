@@ -47,7 +47,9 @@ def run_stdio_server(shell: Optional[str] = None) -> int:
     with TaskManager(shell=shell) as manager:
         handler = McpHandler(manager, default_tools())
         writer = LineWriter(stdio.write, stdio.writable, stdio.stop)
-        connection = Connection(LineReader(stdio.read), writer, handler, _report_exception)
+        connection = Connection(
+            LineReader(stdio.read), writer, handler, lambda: stdio.stopped, _report_exception
+        )
         connection.serve()
         # The tasks first: a call that waits for one is answered by its end.
         manager.close()
@@ -60,11 +62,12 @@ class _Stdio:
 
     In the rest of the process descriptor 0 is the null device and 1 is stderr, so that no
     print and no child can touch the protocol. signal: the number of the one that came, or
-    None.
+    None. stopped: `stop` was called.
     """
 
     def __init__(self) -> None:
         self.signal: Optional[int] = None
+        self.stopped = False
         null = os.open(os.devnull, os.O_RDWR)
         while null <= 2:  # a parent may have closed one of the three; it must not be reused
             null = os.open(os.devnull, os.O_RDWR)
@@ -95,6 +98,7 @@ class _Stdio:
 
     def stop(self) -> None:
         """Have `read` return the end of the input. For any thread and for signal handlers."""
+        self.stopped = True
         if sys.platform == "win32":
             os._exit(0)  # the reading thread cannot be woken; the Job Objects end the tasks
         try:

@@ -173,7 +173,9 @@ def _shorten(text: str, chars: int) -> str:
 
 
 def _label(task: TaskStatus) -> str:
-    return task.task_id if task.name is None else "%s (%s)" % (task.task_id, task.name)
+    if task.name is None:
+        return task.task_id
+    return "%s (%s)" % (task.task_id, _shorten(task.name, _ROW_COMMAND_CHARS))
 
 
 def _duration(seconds: float) -> str:

@@ -37,10 +37,13 @@ def test_version_and_help_are_told():
 
 
 def test_a_wrong_flag_is_named():
-    """An option that does not exist is an error at the start, on stderr."""
+    """An option that does not exist, or cannot be used, is an error at the start, on stderr."""
     status, out, err = run("--no-such-flag")
     assert (status, out) == (2, "")
     assert "--no-such-flag" in err
+    status, out, err = run("--shell", "/no/such/shell")
+    assert (status, out) == (2, "")
+    assert "argument --shell: there is no program '/no/such/shell'" in err
 
 
 @posix_only

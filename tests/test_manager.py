@@ -583,6 +583,19 @@ def test_close_ends_everything():
     assert [task.status for task in manager.list()] == ["terminated", "terminated", "completed"]
 
 
+@linux_only
+def test_close_gives_every_descriptor_back():
+    """A closed manager has no descriptor open, however its tasks ended."""
+    before = open_descriptors()
+    for _ in range(5):
+        with TaskManager() as manager:
+            run(manager, EXIT_3)
+            for _ in range(5):
+                manager.start(SLEEP)
+                manager.start("setsid sleep 600 & echo left")
+    assert open_descriptors() == before
+
+
 @posix_only
 def test_close_kills_after_one_common_grace():
     """Tasks that ignore the signal are killed together, not one after the other."""

@@ -171,6 +171,17 @@ def test_without_proc_the_group_is_found(grow, monkeypatch):
     eventually(lambda: len(pids(tree)) == 3, "the tree in the table of ps")
 
 
+@linux_only
+def test_a_running_command_is_seen_even_without_proc(grow, monkeypatch):
+    """Where the table of processes is empty, the command itself is still known to run."""
+    monkeypatch.setattr(os, "listdir", lambda path: [])
+    tree = grow("exec sleep 600")
+    assert pids(tree) == {tree.pid}
+    tree.kill([])
+    tree.wait_exit()
+    assert pids(tree) == set()
+
+
 @pytest.mark.parametrize(
     ("shell", "argv"),
     [

@@ -303,6 +303,37 @@ def test_a_client_that_writes_before_it_reads_is_not_stuck():
     assert process.wait(DEADLINE_S) == 0
 
 
+@posix_only
+def test_a_client_that_never_reads_cannot_hold_the_server():
+    """With nobody reading the answers, requests are no longer taken, and a signal still ends it."""
+    process = subprocess.Popen(
+        SERVER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
+    )
+    requests = process.stdin.fileno()
+    os.set_blocking(requests, False)
+    os.write(requests, json.dumps(INITIALIZE).encode() + b"\n")
+    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode() + b"\n"
+    data = request * 20000  # answers of some 100 MB
+    rest = memoryview(data)
+    last_taken = time.monotonic()
+    while rest and time.monotonic() - last_taken < 1:
+        try:
+            rest = rest[os.write(requests, rest[:65536]) :]
+            last_taken = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.01)
+    assert len(rest) > len(data) / 2
+    if sys.platform == "linux":
+        with open("/proc/%d/statm" % process.pid) as file:
+            assert int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") < 100 * 2**20
+    began = time.monotonic()
+    process.terminate()
+    assert process.wait(DEADLINE_S) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 2
+    process.stdout.close()
+    process.stdin.close()
+
+
 # ---------------------------------------------------------------- what a task must not touch
 
 
