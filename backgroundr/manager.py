@@ -562,6 +562,7 @@ class TaskManager:
                     if ending.over:
                         continue  # only its last output is still to be read
                     if ending.look_at <= now:
+                        ending.look_at = math.inf  # unless somebody asks for an earlier look
                         due.append(ending)
                     else:
                         wake_at = min(wake_at, ending.look_at)
@@ -585,8 +586,6 @@ class TaskManager:
 
     def _see_through(self, due: List[_Ending]) -> None:
         """Survey the trees of `due` once, act on what is found, say when to look again."""
-        for ending in due:
-            ending.look_at = math.inf  # unless somebody asks for an earlier look meanwhile
         try:
             found = survey([ending.task.tree for ending in due])
         except OSError:
