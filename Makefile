@@ -44,6 +44,8 @@ format: $(CHECK_VENV)/ready
 	$(CHECK_VENV)/bin/ruff check --fix .
 
 $(CHECK_VENV)/ready: Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "the tools of" \
+	    " make check need Python 3.10 or newer: make check PYTHON=python3.12")'
 	$(PYTHON) -m venv $(CHECK_VENV)
 	$(CHECK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(CHECK_TOOLS)
 	touch $@

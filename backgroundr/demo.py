@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _PROTOCOL_VERSION = "2025-11-25"
 _ANSWER_TIMEOUT_S = 15
+_QUIT_TIMEOUT_S = 5
 _POLL_S = 0.1
 _WIDTH = 92
 
@@ -48,8 +50,8 @@ class _DemoFailed(Exception):
 
 def run_demo() -> int:
     """Show a server at work, on stdout; return 0, or 1 when something did not work."""
-    say = _Narrator(color=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
-    say.title("backgroundr %s: a client and a server, here, for ten seconds" % __version__)
+    say = _Narrator()
+    say.title("backgroundr %s: a client and a server, here, for some seconds" % __version__)
     try:
         with tempfile.TemporaryDirectory(prefix="backgroundr-demo-") as directory:
             client = _Client()
@@ -57,10 +59,16 @@ def run_demo() -> int:
                 pids = _play(client, say, directory)
                 _leave(client, say, pids)
             finally:
-                client.kill()
+                client.quit()
+    except BrokenPipeError:  # whoever read the demonstration has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except (_DemoFailed, OSError) as error:
         say.failure(str(error))
         return 1
+    except KeyboardInterrupt:
+        say.failure("interrupted; what was started has been ended")
+        return 130
     say.success("All is well: every step worked, and nothing was left running.")
     return 0
 
@@ -171,10 +179,14 @@ def _is_alive(pid: int) -> bool:
 
 
 class _Narrator:
-    """Prints what happens; with color for a terminal, plain otherwise."""
+    """Prints what happens; in color and as wide as it is for a terminal, plain otherwise."""
 
-    def __init__(self, color: bool) -> None:
-        self._color = color
+    def __init__(self) -> None:
+        is_terminal = sys.stdout.isatty()
+        # https://no-color.org
+        plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        self._color = is_terminal and not plain
+        self._width = min(_WIDTH, shutil.get_terminal_size().columns - 1) if is_terminal else _WIDTH
         self._steps = 0
 
     def title(self, text: str) -> None:
@@ -210,7 +222,9 @@ class _Narrator:
         # A terminal of the C locale cannot show every character that a command prints.
         encoding = sys.stdout.encoding or "ascii"
         text = text.encode(encoding, "replace").decode(encoding)
-        lines = textwrap.wrap(text, _WIDTH - len(prefix), break_on_hyphens=False) or [""]
+        lines = textwrap.wrap(text, max(20, self._width - len(prefix)), break_on_hyphens=False) or [
+            ""
+        ]
         for number, line in enumerate(lines):
             line = (prefix if number == 0 else " " * len(prefix)) + line
             if self._color and style is not None:
@@ -228,6 +242,8 @@ class _Client:
             [sys.executable, "-m", package],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # Ctrl-C is for the demo, which then closes the server's input.
+            start_new_session=True,
             # The commands of the demo name the interpreter without its directory.
             env={
                 **os.environ,
@@ -320,11 +336,18 @@ class _Client:
             raise _DemoFailed("the server exited with status %d" % status)
         return time.monotonic() - started
 
-    def kill(self) -> None:
-        """End the server if it is still there."""
-        if self._server.poll() is None:
+    def quit(self) -> None:
+        """End the server, if it is still there, so that it can end its tasks."""
+        assert self._server.stdin is not None
+        try:
+            self._server.stdin.close()
+        except OSError:
+            pass  # it has ended
+        try:
+            self._server.wait(_QUIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
             self._server.kill()
-        self._server.wait()
+            self._server.wait()
         self._reader.join()
 
     def _status(self, task_id: str) -> Dict[str, Any]:

@@ -62,6 +62,9 @@ class SpawnFailed(BackgroundrError):
     command: the command line. reason: the system's words. advice: what to do next.
     """
 
+    # Advice for want of processes, threads or descriptors.
+    MAKE_ROOM = "End tasks that are not needed any more, then try again."
+
     def __init__(self, command: str, reason: str, advice: str) -> None:
         super().__init__("The command was not started: %s. %s" % (reason, advice))
         self.command = command

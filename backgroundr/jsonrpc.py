@@ -65,10 +65,14 @@ class RpcError(Exception):
 
 
 class Deferred:
-    """A result that takes time: `work()` returns it, on a thread of its own."""
+    """A result that takes time: `work()` returns it, on a thread of its own.
 
-    def __init__(self, work: Callable[[], Message]) -> None:
+    otherwise: returns what to answer at once where no thread can be had.
+    """
+
+    def __init__(self, work: Callable[[], Message], otherwise: Callable[[], Message]) -> None:
         self.work = work
+        self.otherwise = otherwise
 
 
 class Call:
@@ -196,10 +200,14 @@ class LineWriter:
                 self._backlog_bytes += len(line)
                 self._changed.notify_all()
                 if self._thread is None:
-                    self._thread = threading.Thread(
+                    thread = threading.Thread(
                         target=self._write_backlog, name="backgroundr-writer", daemon=True
                     )
-                    self._thread.start()
+                    try:
+                        thread.start()
+                        self._thread = thread
+                    except RuntimeError:  # none can be had, so the caller has to wait
+                        self._write_here()
 
     def throttle(self, timeout_s: float) -> bool:
         """Return True when there is room for answers; wait for that `timeout_s` at most.
@@ -228,6 +236,19 @@ class LineWriter:
             return b""
         return bytes(rest)
 
+    def _write_here(self) -> None:
+        try:
+            while self._backlog:
+                self._write_all(self._backlog.popleft())
+        except OSError:
+            self._break()
+        self._backlog_bytes = 0
+
+    def _write_all(self, line: bytes) -> None:
+        rest = memoryview(line)
+        while rest:
+            rest = rest[self._write(bytes(rest)) :]
+
     def _write_backlog(self) -> None:
         while True:
             with self._lock:
@@ -236,9 +257,7 @@ class LineWriter:
                 line = self._backlog[0]
             # Nobody else writes meanwhile: `send` queues while there is a backlog.
             try:
-                rest = memoryview(line)
-                while rest:
-                    rest = rest[self._write(bytes(rest)) :]
+                self._write_all(line)
             except OSError:
                 with self._lock:
                     self._break()
@@ -259,9 +278,9 @@ class LineWriter:
 class Connection:
     """One peer: its messages in, each request answered once, calls that can be cancelled.
 
-    stopped: whether to give up serving; asked while the peer reads no answers and so no
-    request is taken. on_error: told of an exception that a handler should not have raised;
-    called in the `except` block, for a traceback.
+    given_up: whether to end serving; asked, with the seconds, while the peer reads no
+    answers and so no request is taken. on_error: told of an exception that a handler should
+    not have raised; called in the `except` block, for a traceback.
     """
 
     def __init__(
@@ -269,13 +288,13 @@ class Connection:
         lines: LineReader,
         writer: LineWriter,
         handler: Handler,
-        stopped: Callable[[], bool],
+        given_up: Callable[[float], bool],
         on_error: Callable[[], None],
     ) -> None:
         self._lines = lines
         self._writer = writer
         self._handler = handler
-        self._stopped = stopped
+        self._given_up = given_up
         self._on_error = on_error
         # _lock owns _in_flight; held for nothing else. _idle: notified when it shrinks.
         self._lock = threading.Lock()
@@ -285,8 +304,10 @@ class Connection:
     def serve(self) -> None:
         """Answer messages until the input ends. Quick calls are answered in order."""
         for line in self._lines:
+            waited_s = 0.0
             while not self._writer.throttle(_THROTTLE_S):
-                if self._stopped():
+                waited_s += _THROTTLE_S
+                if self._given_up(waited_s):
                     return
             if line is None:
                 too_long = RpcError(INVALID_REQUEST, "Message too long; it was skipped")
@@ -377,18 +398,18 @@ class Connection:
         if not isinstance(outcome, Deferred):
             self._finish(call, outcome, answer)
             return
-        work = outcome.work
 
-        def finish() -> None:
+        def finish(work: Callable[[], Message]) -> None:
             line = self._run(call, work)
             assert not isinstance(line, Deferred)
             self._finish(call, line, answer)
 
         try:
-            threading.Thread(target=finish, name="backgroundr-call", daemon=True).start()
+            threading.Thread(
+                target=finish, args=(outcome.work,), name="backgroundr-call", daemon=True
+            ).start()
         except RuntimeError:
-            busy = RpcError(INTERNAL_ERROR, "No thread is free for this call; try again later")
-            self._finish(call, _error_line(call.id, busy), answer)
+            finish(outcome.otherwise)
 
     def _run(
         self, call: Call, work: Callable[[], Union[Message, Deferred]]

@@ -42,8 +42,9 @@ from .screen import render
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
+    from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
 
+    from .output import Tail
     from .proctree import Tree
     from .reader import SelectReader, ThreadReader
 
@@ -61,8 +62,9 @@ EMPTY_SURVEYS = 3
 SURVEY_PAUSE_S = 0.005
 # Between surveys while processes have the grace to end by themselves after the command.
 GRACE_PAUSE_S = 0.05
-
-_NO_ROOM_ADVICE = "End tasks that are not needed any more, then try again."
+# How long after SIGKILL a process that is still there is given up, when the command itself
+# is over: it is not ours to kill (another user's), or stuck in the kernel.
+KILL_PATIENCE_S = 1.0
 
 # Crockford's base 32: no letter is taken for a digit. A letter stands in front, so that no
 # id can be taken for a number. 8 times 5 bits.
@@ -76,11 +78,13 @@ class TaskStatus:
 
     task_id, name (or None), command, cwd (absolute), pid.
     status: one of `lifecycle.STATUS_WORDS`; the last four are final.
-    exit_code: int once the command has exited, None before and after a death by signal.
+    exit_code: int once the task is over, None before and after a death by signal.
     signal: the name of the signal that the command died of, else None.
     kill_requested: somebody asked for the end, or the time limit did.
     started_at, ended_at: seconds since the epoch; ended_at is None until it is over.
     runtime_s, timeout_s (or None): seconds.
+    processes_left: how many processes a finished command left behind that still run; None
+    while the task is alive.
     total_lines, total_bytes: printed so far on both streams. output_open: more may come;
     also after the end, when a process that the command left behind still holds a stream.
     """
@@ -102,6 +106,7 @@ class TaskStatus:
         "total_lines",
         "total_bytes",
         "output_open",
+        "processes_left",
     )
 
     def __init__(self, task: _Task) -> None:
@@ -121,6 +126,7 @@ class TaskStatus:
         self.total_lines = task.log.total_lines()
         self.total_bytes = task.log.total_bytes()
         self.output_open = bool(task.open_streams)
+        self.processes_left: Optional[int] = 0 if task.state == FINISHED else None
 
     @property
     def is_final(self) -> bool:
@@ -136,19 +142,18 @@ class TaskOutput:
 
     status: the TaskStatus of the same moment. text: the lines, joined by newlines.
     shown_lines: how many. earlier_lines, earlier_bytes: printed before them on the chosen
-    streams and not in `text`.
+    streams and not in `text`. total_bytes: ever printed on the chosen streams.
     """
 
-    __slots__ = ("status", "text", "shown_lines", "earlier_lines", "earlier_bytes")
+    __slots__ = ("status", "text", "shown_lines", "earlier_lines", "earlier_bytes", "total_bytes")
 
-    def __init__(
-        self, status: TaskStatus, lines: List[str], earlier_lines: int, earlier_bytes: int
-    ) -> None:
+    def __init__(self, status: TaskStatus, lines: List[str], tail: Tail, total_bytes: int) -> None:
         self.status = status
         self.text = "\n".join(lines)
         self.shown_lines = len(lines)
-        self.earlier_lines = earlier_lines
-        self.earlier_bytes = earlier_bytes
+        self.earlier_lines = tail.earlier_lines
+        self.earlier_bytes = tail.earlier_bytes
+        self.total_bytes = total_bytes
 
 
 class _Task(Channel):
@@ -182,6 +187,8 @@ class _Task(Channel):
         self.signal: Optional[str] = None
         self.ended_at: Optional[float] = None
         self.ended_monotonic: Optional[float] = None
+        # Nobody is left of the tree; once that is so it stays so.
+        self.tree_empty = False
         self.log = OutputLog(manager.buffer_bytes)
         self.open_streams = set(tree.pipes.values())
         # Those who wait for this task; notified when it is over. They share the mutex.
@@ -205,21 +212,32 @@ class _Task(Channel):
 
 
 class _Ending:
-    """A tree on its way out. The mutex owns the fields; the keeper works on them.
+    """A tree on its way out.
 
-    signal_number: what was sent. kill_at: when SIGKILL follows. look_at: when to survey it
-    next. empty_surveys: how many in a row found nobody. Times are of the monotonic clock.
+    The mutex owns signal_number (what was sent), kill_at (when SIGKILL follows), look_at
+    (when to survey it next) and over. The keeper alone uses empty_surveys (how many in a row
+    found nobody) and killed ({pid: when it was first killed}). Times are of the monotonic
+    clock.
     """
 
-    __slots__ = ("task", "signal_number", "kill_at", "look_at", "empty_surveys", "over")
+    __slots__ = (
+        "task",
+        "signal_number",
+        "kill_at",
+        "look_at",
+        "over",
+        "empty_surveys",
+        "killed",
+    )
 
     def __init__(self, task: _Task, signal_number: int, kill_at: float) -> None:
         self.task = task
         self.signal_number = signal_number
         self.kill_at = kill_at
         self.look_at = 0.0
-        self.empty_surveys = 0
         self.over = False
+        self.empty_surveys = 0
+        self.killed: Dict[int, float] = {}
 
 
 class TaskManager:
@@ -230,7 +248,8 @@ class TaskManager:
 
     Every method may be called from any thread, and none disturbs another that waits. The
     manager installs no signal handler, prints nothing, and starts nothing before the first
-    command. Leaving a `with` block closes it.
+    command. Leaving a `with` block closes it. In a host program that ignores SIGCHLD, or
+    waits for children that are not its own, exit codes are lost and read as 0.
     """
 
     def __init__(self, shell: Optional[str] = None, buffer_bytes: int = BUFFER_BYTES) -> None:
@@ -303,7 +322,7 @@ class TaskManager:
                 reader = self._ensure_threads()
             except (OSError, RuntimeError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
-                raise SpawnFailed(command, reason, _NO_ROOM_ADVICE) from None
+                raise SpawnFailed(command, reason, SpawnFailed.MAKE_ROOM) from None
         tree = open_tree(
             shell_argv(self.shell, command), directory, env or {}, self._token + "." + task_id
         )
@@ -327,12 +346,13 @@ class TaskManager:
             tree.discard()
             if isinstance(error, ManagerClosed):
                 raise
-            raise SpawnFailed(command, str(error), _NO_ROOM_ADVICE) from None
+            raise SpawnFailed(command, str(error), SpawnFailed.MAKE_ROOM) from None
 
     def status(self, task_id: str) -> TaskStatus:
         """Return what is known of a task now. Raises UnknownTask."""
         with self._mutex:
-            return TaskStatus(self._find(task_id))
+            status = TaskStatus(self._find(task_id))
+        return self._count_left([status])[0]
 
     def list(self, status: Optional[str] = None) -> List[TaskStatus]:
         """Return every task, oldest first; with `status`, those with that status word.
@@ -343,7 +363,7 @@ class TaskManager:
             raise InvalidValue("status", "must be one of " + ", ".join(STATUS_WORDS))
         with self._mutex:
             every = [TaskStatus(task) for task in self._tasks.values()]
-        return [one for one in every if status is None or one.status == status]
+        return self._count_left([one for one in every if status in (None, one.status)])
 
     def output(
         self, task_id: str, tail_lines: int = 50, stream: Optional[str] = None
@@ -358,11 +378,14 @@ class TaskManager:
             raise InvalidValue("tail_lines", "must be a whole number, 0 or more")
         if stream is not None and stream not in STREAMS:
             raise InvalidValue("stream", "must be one of " + ", ".join(STREAMS))
+        streams = STREAMS if stream is None else (stream,)
         with self._mutex:
             task = self._find(task_id)
             status = TaskStatus(task)
-            tail = task.log.tail(tail_lines, STREAMS if stream is None else (stream,))
-        return TaskOutput(status, render(tail.pieces), tail.earlier_lines, tail.earlier_bytes)
+            tail = task.log.tail(tail_lines, streams)
+            total_bytes = task.log.total_bytes(streams)
+        self._count_left([status])
+        return TaskOutput(status, render(tail.pieces), tail, total_bytes)
 
     def wait(
         self,
@@ -372,7 +395,9 @@ class TaskManager:
     ) -> TaskStatus:
         """Block until the task is over, at most `timeout_s` seconds; return its status then.
 
-        When the time is up the status is not final, and the task runs on.
+        While what a finished task left behind is being ended, it waits for that too. When
+        the time is up the status may not be final, and the task runs on. Nor may it be once
+        the manager is closed and could not end the task (see `close`).
         Raises UnknownTask, InvalidValue, and Cancelled when `cancel` was cancelled.
         """
         if timeout_s is not None:
@@ -391,16 +416,19 @@ class TaskManager:
                 task = self._find(task_id)
                 task.waiters.append(changed)
                 try:
-                    while task.state != FINISHED:
+                    while task.state != FINISHED or task.ending is not None:
+                        if self._keeper_done:
+                            break  # closed; what could not be ended by then stays as it is
                         if cancel is not None and cancel.cancelled:
                             raise Cancelled()
                         left = None if deadline is None else deadline - time.monotonic()
                         if left is not None and left <= 0:
                             break
                         changed.wait(left)
-                    return TaskStatus(task)
+                    status = TaskStatus(task)
                 finally:
                     task.waiters.remove(changed)
+            return self._count_left([status])[0]
         finally:
             if cancel is not None:
                 cancel.remove_callback(wake)
@@ -414,7 +442,7 @@ class TaskManager:
     ) -> TaskStatus:
         """End a task with all that came of it; return its status when that is done.
 
-        signal, grace_s: as for `request_end`. A task that is over already is left alone.
+        signal, grace_s: as for `request_end`.
         Raises UnknownTask, InvalidValue, and Cancelled when `cancel` was cancelled: then the
         ending goes on, and only the wait for it is given up.
         """
@@ -428,23 +456,25 @@ class TaskManager:
 
         Every process of the task gets `signal`, a name; those that are left after
         `grace_s` seconds get SIGKILL. Asking again sends the signal again and can shorten
-        the grace, not lengthen it. Nothing happens when the status returned is final.
+        the grace, not lengthen it. Of a task that is over it ends the processes that the
+        command left behind, if there are any, and its status stays what it is.
         Raises UnknownTask, InvalidValue.
         """
         number = signal_number(signal)
         _check_seconds("grace_s", grace_s)
-        with self._mutex:
-            task = self._find(task_id)
-            before = TaskStatus(task)
-            if task.state != FINISHED:
-                self._begin_ending(task, BY_REQUEST, number, grace_s)
-            return before
+        before = self.status(task_id)
+        if before.processes_left != 0:
+            with self._mutex:
+                self._begin_ending(self._find(task_id), BY_REQUEST, number, grace_s)
+        return before
 
     def close(self, grace_s: float = CLOSE_GRACE_S) -> None:
         """End every task, and what finished tasks left behind; take no more.
 
         SIGTERM first, SIGKILL after `grace_s` seconds, one common deadline for all. Returns
-        when nothing is left, at most a second after the deadline. May be called again.
+        when nothing is left, at most a second after the deadline: a process that may not be
+        signalled, for it is another user's, is left. May be called again, also while it
+        runs, with a shorter grace.
         """
         _check_seconds("grace_s", grace_s)
         number = signal_number("SIGTERM")
@@ -452,18 +482,44 @@ class TaskManager:
             self._closed = True
             if self._keeper is not None:  # else nothing was started, or it is closed already
                 for task in self._tasks.values():
-                    self._begin_ending(task, BY_REQUEST, number, grace_s)
-            deadline = time.monotonic() + grace_s + 1
-            while self._endings and time.monotonic() < deadline:
-                self._ending_over.wait(deadline - time.monotonic())
+                    if not task.tree_empty:
+                        self._begin_ending(task, BY_REQUEST, number, grace_s)
+                deadline = time.monotonic() + grace_s + KILL_PATIENCE_S
+                self._ending_over.wait_for(lambda: not self._endings, deadline - time.monotonic())
             reader, self._reader = self._reader, None
             keeper, self._keeper = self._keeper, None
             self._keeper_done = True
             self._keeper_wake.notify()
+            for task in self._tasks.values():
+                for waiter in task.waiters:
+                    waiter.notify_all()
         if keeper is not None:
             keeper.join()
         if reader is not None:
             reader.close()
+
+    def _count_left(self, statuses: List[TaskStatus]) -> List[TaskStatus]:
+        """Fill in `processes_left` of those that are over; return `statuses`.
+
+        One look at the system, outside of the mutex, and none for a task of which nobody
+        was left before.
+        """
+        with self._mutex:
+            over = [
+                (status, task)
+                for status, task in ((one, self._tasks[one.task_id]) for one in statuses)
+                if status.is_final and not task.tree_empty
+            ]
+        if over:
+            try:
+                found = survey([task.tree for _, task in over])
+            except OSError:
+                return statuses  # no descriptor free to look with
+            with self._mutex:
+                for status, task in over:
+                    status.processes_left = len(found[task.tree])
+                    task.tree_empty = not found[task.tree]
+        return statuses
 
     # What follows and does not take the mutex itself is called with it held.
 
@@ -508,7 +564,7 @@ class TaskManager:
             task.ending.signal_number = signal_number
             task.ending.kill_at = min(task.ending.kill_at, kill_at)
             task.ending.look_at = 0.0
-        task.tree.tell(signal_number)
+        task.tree.signal_group(signal_number)
         self._keeper_wake.notify()
 
     # The threads' side; each takes the mutex itself.
@@ -523,10 +579,9 @@ class TaskManager:
                 # The task is over when all of its tree is.
                 task.ending.look_at = 0.0
                 self._keeper_wake.notify()
-                return
-            reader = self._reader
-        if reader is not None:
-            reader.drain(task)
+            elif self._reader is not None:
+                # With the mutex held, so that `close` cannot close the reader meanwhile.
+                self._reader.drain(task)
 
     def _drained(self, task: _Task) -> None:
         with self._mutex:
@@ -548,8 +603,11 @@ class TaskManager:
 
     def _forget_ending(self, ending: _Ending) -> None:
         ending.task.ending = None
+        ending.task.tree_empty = ending.empty_surveys >= EMPTY_SURVEYS
         self._endings.remove(ending)
         self._ending_over.notify_all()
+        for waiter in ending.task.waiters:
+            waiter.notify_all()
 
     def _keep(self) -> None:
         """The keeper: enforces time limits and sees endings through."""
@@ -589,49 +647,56 @@ class TaskManager:
         try:
             found = survey([ending.task.tree for ending in due])
         except OSError:
-            found = None  # no descriptor free to look with; the group can be killed without
+            found = {}  # no descriptor free to look with; a group can be killed without
+        now = time.monotonic()
         gone = []
         for ending in due:
-            tree = ending.task.tree
-            now = time.monotonic()
-            members = found[tree] if found is not None else []
-            if found is None:
-                if now >= ending.kill_at:
-                    tree.kill([])
-                look_at = now + GRACE_PAUSE_S
-            elif not members:
-                ending.empty_surveys += 1
-                look_at = now + SURVEY_PAUSE_S
-                if ending.empty_surveys >= EMPTY_SURVEYS:
-                    gone.append(ending)
-            elif now >= ending.kill_at:
-                tree.kill(members)
-                look_at = now + SURVEY_PAUSE_S
-            elif tree.follow(members, ending.signal_number):
-                look_at = now + SURVEY_PAUSE_S
-            elif any(member.pid == tree.pid for member in members):
-                look_at = ending.kill_at  # its exit brings the next look sooner
+            look_at = self._advance(ending, found.get(ending.task.tree), now)
+            if look_at is None:
+                gone.append(ending)
+                # Where the system shows less than it should (no /proc), this reaches who is
+                # left in the group, whose number is still taken.
+                ending.task.tree.kill([])
             else:
-                look_at = min(ending.kill_at, now + GRACE_PAUSE_S)
-            if members:
-                ending.empty_surveys = 0
-            with self._mutex:
-                ending.look_at = min(ending.look_at, look_at)
+                with self._mutex:
+                    ending.look_at = min(ending.look_at, look_at)
         with self._mutex:
-            reader = self._reader
-            drains = []
             for ending in gone:
                 ending.over = True
                 if ending.task.state == FINISHED:
                     self._forget_ending(ending)
-                else:
-                    drains.append(ending.task)
-        for task in drains:
-            # Nobody was seen, and the number of the group is still taken: where the system
-            # shows less than it should (no /proc), this reaches who is left in it.
-            task.tree.kill([])
-            if reader is not None:
-                reader.drain(task)
+                elif self._reader is not None:
+                    self._reader.drain(ending.task)
+
+    def _advance(
+        self, ending: _Ending, members: Optional[List[Any]], now: float
+    ) -> Optional[float]:
+        """Act on who is left of a tree; return when to look again, None when it is over.
+
+        members: None when they could not be looked up. The mutex is not held: what changes
+        meanwhile is seen at the next look, which whoever changes it asks for.
+        """
+        tree = ending.task.tree
+        if members is None:
+            if now >= ending.kill_at:
+                tree.kill([])
+            return now + GRACE_PAUSE_S
+        if not members:
+            ending.empty_surveys += 1
+            return None if ending.empty_surveys >= EMPTY_SURVEYS else now + SURVEY_PAUSE_S
+        ending.empty_surveys = 0
+        command_runs = any(member.pid == tree.pid for member in members)
+        if now >= ending.kill_at:
+            tree.kill(members)
+            killed = [ending.killed.setdefault(member.pid, now) for member in members]
+            if not command_runs and max(killed) <= now - KILL_PATIENCE_S:
+                return None
+            return now + (SURVEY_PAUSE_S if now in killed else GRACE_PAUSE_S)
+        if tree.signal_strays(members, ending.signal_number):
+            return now + SURVEY_PAUSE_S
+        if command_runs:
+            return ending.kill_at  # its exit brings the next look sooner
+        return min(ending.kill_at, now + GRACE_PAUSE_S)
 
 
 def _check_text(argument: str, text: str) -> None:
@@ -665,6 +730,8 @@ def _directory(cwd: Optional[str]) -> str:
                 "cwd", "must be given, for the directory that the server runs in is gone"
             ) from None
     _check_text("cwd", cwd)
+    if not cwd:
+        raise InvalidValue("cwd", "must not be empty")
     try:
         path = os.path.abspath(os.path.expanduser(cwd))
     except OSError:

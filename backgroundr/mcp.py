@@ -91,8 +91,11 @@ class McpHandler:
         if era == LEGACY:
             return result
         if isinstance(result, Deferred):
-            work = result.work
-            return Deferred(lambda: self._modern_result(work(), row))
+            work, otherwise = result.work, result.otherwise
+            return Deferred(
+                lambda: self._modern_result(work(), row),
+                lambda: self._modern_result(otherwise(), row),
+            )
         return self._modern_result(result, row)
 
     def notify(self, connection: Connection, method: str, params: Any) -> None:
@@ -181,8 +184,6 @@ class McpHandler:
                 INVALID_PARAMS,
                 "Unknown tool: %s. The tools are %s" % (name[:100], ", ".join(self._tools)),
             )
-        if tool.blocking:
-            return Deferred(lambda: tool.call(self._manager, arguments, call.cancel))
         return tool.call(self._manager, arguments, call.cancel)
 
 

@@ -50,11 +50,11 @@ if TYPE_CHECKING:
             with it.
             """
 
-        def tell(self, number: int) -> None:
-            """Send a signal to the command's group at once; `follow` does the rest."""
+        def signal_group(self, number: int) -> None:
+            """Send a signal to the command's group at once; `signal_strays` does the rest."""
 
-        def follow(self, members: List[Any], number: int) -> bool:
-            """Send the signal to those that `tell`, or a former `follow`, missed.
+        def signal_strays(self, members: List[Any], number: int) -> bool:
+            """Send the signal to those that `signal_group`, or a former `signal_strays`, missed.
 
             Not to processes younger than the last signalling: one that handled the signal
             started them, to clean up, and that is what the grace is for. Returns True when
@@ -152,10 +152,10 @@ def _spawn_failed(error: OSError, argv: List[str], cwd: str) -> SpawnFailed:
     reason = error.strerror or str(error)
     if error.errno in (errno.EAGAIN, errno.ENOMEM):
         reason += " (no room for another process)"
-        advice = "End tasks that are not needed any more, then try again."
+        advice = SpawnFailed.MAKE_ROOM
     elif error.errno in (errno.EMFILE, errno.ENFILE):
         reason += " (no room for another open file)"
-        advice = "End tasks that are not needed any more, then try again."
+        advice = SpawnFailed.MAKE_ROOM
     elif error.errno == errno.E2BIG:
         reason += " (a command line of %d characters, and its environment)" % len(argv[-1])
         advice = "Write the command to a script file and run that."

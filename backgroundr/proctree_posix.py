@@ -68,9 +68,9 @@ class ProcessTree:
         self._returncode: Optional[int] = None
         self._reaped_ticks = 0
         # Who got the signal last told: the group, these processes, and when they got it.
-        self._told_group = False
-        self._told: Set[int] = set()
-        self._told_ticks = 0
+        self._group_signalled = False
+        self._signalled: Set[int] = set()
+        self._signalled_ticks = 0
         self.started_ticks = _now_ticks()
         opened: List[int] = []
         try:
@@ -137,7 +137,10 @@ class ProcessTree:
     def wait_exit(self) -> None:
         """Block until the command itself has exited. Its pid stays taken until `reap`."""
         if hasattr(os, "waitid"):
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                pass  # the host program ignores SIGCHLD, or has waited for our child
         else:
             # macOS before Python 3.13, and only when kqueue gave no descriptor. This reaps,
             # so that until `reap` notes it a signal could meet a reused pid.
@@ -150,7 +153,10 @@ class ProcessTree:
                 return False
             if hasattr(os, "waitid"):
                 options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-                return os.waitid(os.P_PID, self.pid, options) is None
+                try:
+                    return os.waitid(os.P_PID, self.pid, options) is None
+                except ChildProcessError:
+                    return False  # as in wait_exit
             return False  # macOS before Python 3.13: what ps said has to do
 
     def reap(self) -> int:
@@ -164,21 +170,21 @@ class ProcessTree:
                 self._reaped_ticks = _now_ticks()
             return self._returncode
 
-    def tell(self, number: int) -> None:
-        """Send a signal to the command's group at once; `follow` does the rest of the tree.
+    def signal_group(self, number: int) -> None:
+        """Send a signal to the command's group at once; `signal_strays` does the rest of the tree.
 
         All of the group gets it in one moment: a shell that outlived its child by an
         instant would go on to its next command.
         """
         with self._lock:
-            self._told.clear()
-            self._told_ticks = _now_ticks()
-            self._told_group = self._returncode is None
-            if self._told_group:
+            self._signalled.clear()
+            self._signalled_ticks = _now_ticks()
+            self._group_signalled = self._returncode is None
+            if self._group_signalled:
                 _kill_group(self.pid, number)
 
-    def follow(self, members: List[Member], number: int) -> bool:
-        """Send a signal to those of `members` that `tell`, or a former `follow`, missed.
+    def signal_strays(self, members: List[Member], number: int) -> bool:
+        """Send a signal to those of `members` that did not get it yet.
 
         They are processes outside of the group (and those in it, when the command itself
         is over and reaped) that are not younger than the last signalling. What is younger
@@ -188,15 +194,15 @@ class ProcessTree:
         missed = [
             member
             for member in members
-            if not (member.in_group and self._told_group)
-            and member.pid not in self._told
-            and member.started <= self._told_ticks
+            if not (member.in_group and self._group_signalled)
+            and member.pid not in self._signalled
+            and member.started <= self._signalled_ticks
         ]
         for member in missed:
-            self._told.add(member.pid)
+            self._signalled.add(member.pid)
             _signal_member(member, number)
         if missed:
-            self._told_ticks = _now_ticks()
+            self._signalled_ticks = _now_ticks()
         return bool(missed)
 
     def kill(self, members: List[Member]) -> None:
@@ -209,8 +215,11 @@ class ProcessTree:
 
     def discard(self) -> None:
         """End a tree that nobody has begun to watch; return when the command is over."""
-        self.tell(signal.SIGKILL)
-        self.kill(survey_posix([self])[self])
+        try:
+            members = survey_posix([self])[self]
+        except OSError:
+            members = []  # no descriptor free to look with; the group can be killed without
+        self.kill(members)
         self.reap()
         self.close_exit_fd()
         for fd in self.pipes:
@@ -272,11 +281,9 @@ def survey_posix(trees: Sequence[ProcessTree]) -> Dict[ProcessTree, List[Member]
     for tree in trees:
         by_pid.setdefault(tree.pid, []).append(tree)
     oldest = min(tree.started_ticks for tree in trees)
-    processes = {process.pid: process for process in _processes()}
-    owner: Dict[int, Optional[ProcessTree]] = {os.getpid(): None}
 
-    def owner_of(process: _Process) -> Optional[ProcessTree]:
-        if process.started < oldest:
+    def mark_of(process: _Process) -> Optional[ProcessTree]:
+        if process.started < oldest or process.pid == os.getpid():
             return None  # older than every tree, and so is all that it descends from
         for number in (process.group, process.session):
             for tree in by_pid.get(number, ()):
@@ -287,20 +294,29 @@ def survey_posix(trees: Sequence[ProcessTree]) -> Dict[ProcessTree, List[Member]
                 return by_token[token]
         return None
 
-    def find(pid: int) -> Optional[ProcessTree]:
+    # The environment is read right after the rest: a process that lives for a moment, and
+    # hands on to a child, would be gone at a second pass.
+    processes: Dict[int, _Process] = {}
+    owner: Dict[int, Optional[ProcessTree]] = {}
+    for process in _processes():
+        processes[process.pid] = process
+        owner[process.pid] = mark_of(process)
+
+    settled: Set[int] = {os.getpid()}
+
+    def owner_by_descent(pid: int) -> Optional[ProcessTree]:
         line = []
-        while pid not in owner and pid in processes:
-            owner[pid] = owner_of(processes[pid])
-            if owner[pid] is None:
-                line.append(pid)
-                pid = processes[pid].parent
+        while pid in processes and pid not in settled and owner[pid] is None:
+            settled.add(pid)
+            line.append(pid)
+            pid = processes[pid].parent
         tree = owner.get(pid)
         for child in line:
             owner[child] = tree
         return tree
 
     for process in processes.values():
-        owning = find(process.pid)
+        owning = owner_by_descent(process.pid)
         if owning is not None:
             in_group = process.group == owning.pid
             found[owning].append(Member(process.pid, process.started, in_group))
@@ -350,10 +366,10 @@ if sys.platform == "linux":
         # The clock and the unit of field 22 of /proc/PID/stat, proc(5).
         return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
-    def _read_stat(pid: str) -> Optional[_Process]:
+    def _read_stat(pid: int) -> Optional[_Process]:
         """Return the process if it lives: proc(5), /proc/PID/stat."""
         try:
-            with open("/proc/%s/stat" % pid, "rb", buffering=0) as file:
+            with open("/proc/%d/stat" % pid, "rb", buffering=0) as file:
                 data = file.read(4096)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             return None  # gone, or hidden from us by the mount option hidepid
@@ -364,18 +380,18 @@ if sys.platform == "linux":
         # Z with more than one thread: only the first thread is over, the process lives.
         if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:
             return None
-        return _Process(int(pid), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+        return _Process(pid, int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
     def _processes() -> Iterator[_Process]:
         try:
             names = os.listdir("/proc")
         except FileNotFoundError:  # not mounted, as in a bare chroot
             return
-        for name in names:
-            if name.isdigit():
-                process = _read_stat(name)
-                if process is not None:
-                    yield process
+        # Newest first, for they are the likeliest to be gone in a moment.
+        for pid in sorted((int(name) for name in names if name.isdigit()), reverse=True):
+            process = _read_stat(pid)
+            if process is not None:
+                yield process
 
     def _tokens(pid: int) -> List[bytes]:
         """Return the tokens in a process's environment, outermost first."""
@@ -393,7 +409,7 @@ if sys.platform == "linux":
         try:
             if hasattr(os, "pidfd_open"):
                 pidfd = os.pidfd_open(member.pid)
-            now = _read_stat(str(member.pid))
+            now = _read_stat(member.pid)
             if now is None or now.started != member.started:
                 return
             if pidfd is not None:

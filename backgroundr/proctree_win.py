@@ -94,7 +94,7 @@ class WindowsTree:
         """Return the exit code."""
         return self._popen.wait()
 
-    def tell(self, number: int) -> None:
+    def signal_group(self, number: int) -> None:
         """Ask the command to end: CTRL_BREAK, the one such event that reaches a group.
 
         SIGKILL ends the whole job at once.
@@ -108,7 +108,7 @@ class WindowsTree:
         except OSError:
             pass  # gone, or without a console to receive it; the kill after the grace ends it
 
-    def follow(self, members: List[Any], number: int) -> bool:
+    def signal_strays(self, members: List[Any], number: int) -> bool:
         """Nothing: the event reaches the whole group."""
         return False
 

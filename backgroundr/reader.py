@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # A pipe of Linux holds 64 KiB unless somebody enlarged it.
 READ_BYTES = 65536
-# More than this is in no pipe (/proc/sys/fs/pipe-max-size), so what was written before an
-# exit has been read when this much was read after it.
+# More than this is in no pipe of an unprivileged process (pipe-max-size, pipe(7)), so what
+# was written before an exit has been read when this much was read after it.
 DRAIN_BYTES = 1024 * 1024
 # On Windows, how long the threads may take to see the end of their pipes after the exit.
 DRAIN_SECONDS = 1.0

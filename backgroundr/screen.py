@@ -30,6 +30,10 @@ _SEQUENCE = re.compile(
 )
 
 
+# What makes a line more than text and carriage returns.
+_BESIDE_RETURN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
 def decode(data: bytes) -> str:
     """Return `data` read as UTF-8; what does not fit becomes U+FFFD, and the rest is kept."""
     return data.decode("utf-8", "replace")
@@ -54,6 +58,8 @@ def settle(line: str) -> str:
     Understood: carriage return, backspace, and the sequences that move the cursor in the
     line or erase up to or from it. Other sequences are dropped, other controls made visible (^A).
     """
+    if _BESIDE_RETURN.search(line) is None:
+        return _overlay(line.split("\r"))
     cells: List[str] = []
     column = 0
     for match in _SEQUENCE.finditer(line):
@@ -79,6 +85,15 @@ def settle(line: str) -> str:
     return "".join(cells)
 
 
+def _overlay(states: List[str]) -> str:
+    """Return what is to see when each of `states` is printed over the former ones."""
+    seen = ""
+    for state in reversed(states):
+        if len(state) > len(seen):
+            seen += state[len(seen) :]
+    return seen
+
+
 # Wider than any terminal. It bounds what one short sequence can cost, so that no output
 # can stall whoever reads it.
 _MAX_COLUMN = 1000
@@ -88,11 +103,11 @@ def _apply_csi(match: Match[str], cells: List[str], column: int) -> int:
     """Apply one escape sequence to the line; return the new column."""
     final = match.group("final")
     args = match.group("args") or ""
-    number = min(int(args), _MAX_COLUMN) if args.isdigit() else 0
+    number = min(int(args[:9]), _MAX_COLUMN) if args.isdigit() else 0
     if final == "G":  # to a column, counted from 1
         return max(number, 1) - 1
     if final == "C":
-        return min(column + max(number, 1), _MAX_COLUMN)
+        return max(column, min(column + max(number, 1), _MAX_COLUMN))
     if final == "D":
         return max(column - max(number, 1), 0)
     if final == "H" and set(args.split(";")) <= {"", "0", "1"}:  # to the screen's first place

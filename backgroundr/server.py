@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 # What is in flight when the input ends has been answered by then, or is given up: with the
 # second that ending the tasks may take, clients (two seconds of patience) see a clean exit.
 _DRAIN_S = 0.3
+# What a task is left to end in when a client that wants the server gone signals again.
+_IMPATIENT_GRACE_S = 0.2
+_IMPATIENCE_POLL_S = 0.02
+# For how long a client that has closed its side may leave its answers unread.
+_UNREAD_S = 1.0
 # Enough for every thread here, and small enough for hundreds of them.
 _THREAD_STACK_BYTES = 256 * 1024
 
@@ -48,11 +53,17 @@ def run_stdio_server(shell: Optional[str] = None) -> int:
         handler = McpHandler(manager, default_tools())
         writer = LineWriter(stdio.write, stdio.writable, stdio.stop)
         connection = Connection(
-            LineReader(stdio.read), writer, handler, lambda: stdio.stopped, _report_exception
+            LineReader(stdio.read), writer, handler, stdio.given_up, _report_exception
         )
         connection.serve()
         # The tasks first: a call that waits for one is answered by its end.
-        manager.close()
+        closing = threading.Thread(target=manager.close, name="backgroundr-close")
+        closing.start()
+        while closing.is_alive():
+            closing.join(_IMPATIENCE_POLL_S)
+            if stdio.signals > 1:
+                # Claude Code sends SIGINT, SIGTERM after 0.1 s, SIGKILL some 0.5 s later.
+                manager.close(_IMPATIENT_GRACE_S)
         connection.drain(_DRAIN_S)
     return 0 if stdio.signal is None else 128 + stdio.signal
 
@@ -61,12 +72,13 @@ class _Stdio:
     """The protocol's own duplicates of stdin and stdout, and the signals that end reading.
 
     In the rest of the process descriptor 0 is the null device and 1 is stderr, so that no
-    print and no child can touch the protocol. signal: the number of the one that came, or
-    None. stopped: `stop` was called.
+    print and no child can touch the protocol. signal: the number of the first one that came,
+    or None; signals: how many came. stopped: `stop` was called.
     """
 
     def __init__(self) -> None:
         self.signal: Optional[int] = None
+        self.signals = 0
         self.stopped = False
         null = os.open(os.devnull, os.O_RDWR)
         while null <= 2:  # a parent may have closed one of the three; it must not be reused
@@ -87,13 +99,17 @@ class _Stdio:
             return
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # A signal may be delivered to any thread, and would then not interrupt the main one,
+        # where handlers run (after SIGSTOP and SIGCONT it really is).
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, self._on_signal)
         # Ignored by a parent, it would make every child's exit code read as 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: Optional[FrameType]) -> None:
-        self.signal = number
+        self.signal = self.signal or number
+        self.signals += 1
         self.stop()
 
     def stop(self) -> None:
@@ -106,12 +122,23 @@ class _Stdio:
         except BlockingIOError:
             pass  # it has been told often enough
 
+    def given_up(self, waited_s: float) -> bool:
+        """Whether to end while the client does not read its answers, for `waited_s` by now.
+
+        So it is after `stop`, and some time after the client has closed its side of stdin.
+        """
+        if self.stopped or sys.platform == "win32":
+            return self.stopped
+        return waited_s > _UNREAD_S and bool(_poll(self._in, select.POLLHUP, 0) & select.POLLHUP)
+
     def read(self, size: int) -> bytes:
         """Return some bytes of stdin, b"" at its end or after `stop`; blocks meanwhile."""
         while True:
             if sys.platform != "win32":
-                ready, _, _ = select.select([self._in, self._wake], [], [])
-                if self._wake in ready:
+                poll = select.poll()
+                poll.register(self._in, select.POLLIN)
+                poll.register(self._wake, select.POLLIN)
+                if self._wake in dict(poll.poll()):
                     return b""
             try:
                 return os.read(self._in, size)
@@ -126,13 +153,26 @@ class _Stdio:
             try:
                 return os.write(self._out, data)
             except BlockingIOError:
-                select.select([], [self._out], [])
+                if sys.platform != "win32":
+                    _poll(self._out, select.POLLOUT, None)
 
     def writable(self) -> bool:
-        """Whether stdout takes a small write without blocking."""
+        """Whether stdout takes a small write, or fails, without blocking."""
         if sys.platform == "win32":
             return False  # pipes cannot be asked; the writer's thread does all
-        return bool(select.select([], [self._out], [], 0)[1])
+        return bool(_poll(self._out, select.POLLOUT, 0))
+
+
+def _poll(fd: int, events: int, timeout_ms: Optional[int]) -> int:
+    """Return what is the case of `events`, POLLHUP and POLLERR; 0 when the time is up.
+
+    Not select.select, which refuses descriptors from 1024 on.
+    """
+    if sys.platform == "win32":
+        return 0
+    poll = select.poll()
+    poll.register(fd, events)
+    return dict(poll.poll(timeout_ms)).get(fd, 0)
 
 
 def _report_exception() -> None:
@@ -143,7 +183,7 @@ def _report_exception() -> None:
 def _say(text: str) -> None:
     """Write lines to stderr, unless that would block or nobody has it."""
     try:
-        if sys.platform == "win32" or select.select([], [2], [], 0)[1]:
+        if sys.platform == "win32" or _poll(2, select.POLLOUT, 0):
             os.write(2, text.encode("utf-8", "replace") + b"\n")
     except OSError:
         pass

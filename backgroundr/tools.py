@@ -8,20 +8,24 @@ from __future__ import annotations
 import time
 
 from .cancel import CancelToken
-from .errors import BackgroundrError, Cancelled, InvalidValue, UnknownTask
+from .errors import BackgroundrError, InvalidValue, UnknownTask
+from .jsonrpc import Deferred
 from .lifecycle import FINAL, STATUS_WORDS
 from .manager import GRACE_S, MAX_SECONDS, TaskManager, TaskOutput, TaskStatus
+from .proctree import signal_name
 from .schema import check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Optional, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+
+    from .jsonrpc import Message
 
     Arguments = Dict[str, Any]
     Schema = Dict[str, Any]
     # The structured result, and the same facts written to be read.
     Answer = Tuple[Dict[str, Any], str]
-    ToolHandler = Callable[[TaskManager, Arguments, CancelToken], Answer]
+    ToolHandler = Callable[[TaskManager, Arguments, CancelToken], "Answer | Waiting"]
 
 INSTRUCTIONS = (
     "Runs shell commands in the background: dev servers, watchers, builds, language servers."
@@ -33,16 +37,25 @@ INSTRUCTIONS = (
 )
 
 TAIL_LINES = 50
+# How long after its grace an ending may take before it is answered as it stands.
+_END_PATIENCE_S = 5.0
 _ROW_COMMAND_CHARS = 120
+
+
+class Waiting:
+    """A handler's answer that takes time, `wait()`; `otherwise()` where waiting cannot be."""
+
+    def __init__(self, wait: Callable[[], Answer], otherwise: Callable[[], Answer]) -> None:
+        self.wait = wait
+        self.otherwise = otherwise
 
 
 class Tool:
     """One tool.
 
     handler: gets the manager, checked arguments, and a token that is cancelled when nobody
-    wants the answer any more; returns (structured content, text), raises BackgroundrError
-    for what the caller can mend. blocking: it may wait, so it gets a thread of its own.
-    annotations: MCP's hints.
+    wants the answer any more; returns (structured content, text) without delay, or Waiting,
+    and raises BackgroundrError for what the caller can mend. annotations: MCP's hints.
     """
 
     def __init__(
@@ -55,7 +68,6 @@ class Tool:
         output: Schema,
         annotations: Dict[str, bool],
         handler: ToolHandler,
-        blocking: bool = False,
     ) -> None:
         self.name = name
         self.title = title
@@ -69,7 +81,6 @@ class Tool:
         self.output_schema = output
         self.annotations = annotations
         self.handler = handler
-        self.blocking = blocking
 
     def describe(self) -> Dict[str, Any]:
         """Return the tool as `tools/list` tells it."""
@@ -84,25 +95,31 @@ class Tool:
 
     def call(
         self, manager: TaskManager, arguments: Arguments, cancel: CancelToken
-    ) -> Dict[str, Any]:
-        """Return an MCP CallToolResult; one with isError when the caller can mend it.
+    ) -> Union[Message, Deferred]:
+        """Return an MCP CallToolResult, or the work that will.
 
-        Raises Cancelled.
+        One with isError says what the caller can mend. The work raises Cancelled.
         """
         problems = check(arguments, self.input_schema, "")
         if problems:
             return _error_result("%s was not called: %s." % (self.name, "; ".join(problems)))
         try:
-            structured, text = self.handler(manager, arguments, cancel)
-        except Cancelled:
-            raise
+            answer = self.handler(manager, arguments, cancel)
         except BackgroundrError as error:
             return _error_result(_advise(error))
-        return {
-            "content": [{"type": "text", "text": text}],
-            "structuredContent": structured,
-            "isError": False,
-        }
+        if isinstance(answer, Waiting):
+            wait, otherwise = answer.wait, answer.otherwise
+            return Deferred(lambda: _result(wait()), lambda: _result(otherwise()))
+        return _result(answer)
+
+
+def _result(answer: Answer) -> Message:
+    structured, text = answer
+    return {
+        "content": [{"type": "text", "text": text}],
+        "structuredContent": structured,
+        "isError": False,
+    }
 
 
 def _error_result(text: str) -> Dict[str, Any]:
@@ -142,6 +159,7 @@ def _status_fields(task: TaskStatus) -> Dict[str, Any]:
         "kill_requested": task.kill_requested,
         "ended_at": None if task.ended_at is None else _iso_time(task.ended_at),
         "runtime_seconds": round(task.runtime_s, 3),
+        "processes_left": task.processes_left,
         "total_lines": task.total_lines,
         "total_bytes": task.total_bytes,
     }
@@ -157,6 +175,7 @@ def _row_fields(task: TaskStatus) -> Dict[str, Any]:
         "signal": task.signal,
         "started_at": _iso_time(task.started_at),
         "runtime_seconds": round(task.runtime_s, 3),
+        "processes_left": task.processes_left,
     }
 
 
@@ -168,7 +187,8 @@ def _iso_time(seconds: float) -> str:
 
 
 def _shorten(text: str, chars: int) -> str:
-    text = " ".join(text.split())
+    """Return text on one line, its newlines shown, at most `chars` characters."""
+    text = " ".join(text.strip().replace("\r", "").replace("\n", " \u23ce ").split())
     return text if len(text) <= chars else text[: chars - 3] + "..."
 
 
@@ -189,11 +209,29 @@ def _duration(seconds: float) -> str:
     return "%d h %d min" % divmod(minutes, 60)
 
 
+def _times(task: TaskStatus) -> str:
+    started = "started %s" % _iso_time(task.started_at)
+    return started if task.ended_at is None else started + ", ended " + _iso_time(task.ended_at)
+
+
 def _how_it_ended(task: TaskStatus) -> str:
     """Return how a finished task ended, "exit code 0" or "killed by SIGTERM"."""
     if task.signal is not None:
         return "killed by %s" % task.signal
-    return "exit code %s" % task.exit_code
+    code = task.exit_code or 0
+    if 128 < code <= 128 + 64:  # how a shell tells that its command died of a signal
+        return "exit code %d (128 + %s)" % (code, signal_name(code - 128))
+    return "exit code %d" % code
+
+
+def _left_text(task: TaskStatus) -> str:
+    """Return what to know of processes that a finished command left behind, or ""."""
+    if not task.processes_left:
+        return ""
+    return "%s that it started still %s; end_background_task ends what is left." % (
+        _count(task.processes_left, "process", "processes"),
+        "runs" if task.processes_left == 1 else "run",
+    )
 
 
 def _state_line(task: TaskStatus) -> str:
@@ -218,14 +256,16 @@ def _output_text(output: TaskOutput, stream: Optional[str]) -> str:
     """
     task = output.status
     which = "output" if stream is None else stream
-    if task.total_bytes == 0:
-        return "It has printed nothing%s." % ("" if task.status in FINAL else " yet")
-    total = "It printed %s, %s in all." % (
-        _count(task.total_lines, "line"),
-        _count(task.total_bytes, "byte"),
+    where = "" if stream is None else " to " + stream
+    if output.total_bytes == 0:
+        return "It has printed nothing%s%s." % (where, "" if task.status in FINAL else " yet")
+    total = "It printed %s, %s in all%s." % (
+        _count(output.shown_lines + output.earlier_lines, "line"),
+        _count(output.total_bytes, "byte"),
+        where,
     )
     if output.shown_lines == 0:
-        return "%s None of its %s is shown." % (total, which)
+        return total + " None of it is shown."
     if output.earlier_bytes == 0:
         head = "All of its %s:" % which
     elif output.earlier_lines == 0:
@@ -239,8 +279,8 @@ def _output_text(output: TaskOutput, stream: Optional[str]) -> str:
     return "%s %s\n%s" % (total, head, output.text)
 
 
-def _count(number: int, noun: str) -> str:
-    return "%s %s%s" % (format(number, ","), noun, "" if number == 1 else "s")
+def _count(number: int, noun: str, plural: Optional[str] = None) -> str:
+    return "%s %s" % (format(number, ","), noun if number == 1 else plural or noun + "s")
 
 
 # ---------------------------------------------------------------- handlers
@@ -281,45 +321,86 @@ def _status(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> 
     }
     lines = [
         _state_line(task),
-        "pid %d, in %s, started %s" % (task.pid, task.cwd, _iso_time(task.started_at)),
+        "pid %d, in %s, %s" % (task.pid, task.cwd, _times(task)),
+        _left_text(task),
         _output_text(output, chosen),
     ]
+    lines = [line for line in lines if line]
     return structured, "\n".join(lines)
 
 
-def _end(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Answer:
+def _end(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Waiting:
     signal = arguments.get("signal", "SIGTERM")
     grace_s = arguments.get("grace_seconds", GRACE_S)
+    # At once, and not on the thread that waits: where no thread can be had, it is this call
+    # that makes room.
     before = manager.request_end(arguments["task_id"], signal, grace_s)
+
+    def answer(task: TaskStatus) -> Answer:
+        return _status_fields(task), "\n".join(_end_lines(before, task, signal))
+
+    return Waiting(
+        # Longer than the grace only when something cannot be killed.
+        lambda: answer(manager.wait(before.task_id, grace_s + _END_PATIENCE_S, cancel)),
+        lambda: answer(manager.status(before.task_id)),
+    )
+
+
+def _end_lines(before: TaskStatus, task: TaskStatus, signal: str) -> List[str]:
+    """Return what there is to say when a task that was `before` has been told to end."""
+    look = 'Next: get_task_status with task_id "%s" shows %s.'
     if before.is_final:
-        return _status_fields(before), (
-            "Task %s was over already: %s, %s. Nothing was signalled."
-            % (_label(before), before.status, _how_it_ended(before))
+        first = "Task %s was over already: %s, %s." % (
+            _label(task),
+            task.status,
+            _how_it_ended(task),
         )
-    task = manager.wait(before.task_id, cancel=cancel)
-    text = "Task %s has ended: %s, %s, after %s." % (
+        if not before.processes_left:
+            return [first + " Nothing was left to end."]
+        return [
+            first,
+            "%s that it had left behind got %s."
+            % (
+                _count(before.processes_left, "process", "processes"),
+                signal,
+            ),
+            _left_text(task) or "None is left.",
+        ]
+    if not task.is_final:
+        return [
+            "Task %s is %s: it was sent %s and has not ended yet."
+            % (
+                _label(task),
+                task.status,
+                signal,
+            ),
+            look % (task.task_id, "when it has"),
+        ]
+    first = "Task %s has ended: %s, %s, after %s." % (
         _label(task),
         task.status,
         _how_it_ended(task),
         _duration(task.runtime_s),
     )
     if task.signal == "SIGKILL" and signal != "SIGKILL":
-        text += " It had not ended within the %s after %s." % (_duration(grace_s), signal)
+        first += " It had not ended within its grace."
+    lines = [first, _left_text(task)]
     if task.total_bytes:
-        text += '\nNext: get_task_status with task_id "%s" shows its last output.' % task.task_id
-    return _status_fields(task), text
+        lines.append(look % (task.task_id, "its last output"))
+    return [line for line in lines if line]
 
 
 def _list(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Answer:
     status = arguments.get("status")
     tasks = manager.list(status)
     rows = [
-        "%s  %s%s, %s  %s"
+        "%s  %s%s, %s, since %s  %s"
         % (
             _label(task),
             task.status,
             " (%s)" % _how_it_ended(task) if task.status in FINAL else "",
             _duration(task.runtime_s),
+            _iso_time(task.started_at),
             _shorten(task.command, _ROW_COMMAND_CHARS),
         )
         for task in tasks
@@ -359,6 +440,7 @@ _STATUS_OUTPUT = {
     "kill_requested": {"type": "boolean"},
     "ended_at": _TEXT_OR_NULL,
     "runtime_seconds": {"type": "number"},
+    "processes_left": {"type": ["integer", "null"]},
     "total_lines": _WHOLE,
     "total_bytes": _WHOLE,
 }
@@ -371,7 +453,18 @@ _TAIL_OUTPUT = {
 _ROW_OUTPUT = {
     key: value
     for key, value in _STATUS_OUTPUT.items()
-    if key not in ("cwd", "pid", "kill_requested", "ended_at", "total_lines", "total_bytes")
+    if key
+    in (
+        "task_id",
+        "name",
+        "command",
+        "status",
+        "exit_code",
+        "signal",
+        "started_at",
+        "runtime_seconds",
+        "processes_left",
+    )
 }
 
 
@@ -394,14 +487,16 @@ def default_tools() -> Dict[str, Tool]:
             "Run a background task",
             "Start a shell command in the background and return at once with its task_id. Use it"
             " for what runs long or until it is ended: dev servers, watchers, builds, language"
-            " servers. The command keeps running, its output is captured, and it and all that it"
-            " starts end with end_background_task or with this server. Its stdin is empty and it"
-            " has no terminal. Do not append '&' or use nohup. Then call get_task_status.",
+            " servers. It returns before the command has done anything, so call get_task_status"
+            " then, also to see whether it failed. The command and all that it starts end with"
+            " end_background_task, or with this server. Its stdin is empty and it has no"
+            " terminal. Do not append '&' or use nohup.",
             {
                 "command": {
                     "type": "string",
                     "minLength": 1,
-                    "description": "Shell command line, such as 'npm run dev'.",
+                    "description": "Command line for the shell (sh, unless the server was"
+                    " started with another), such as 'npm run dev'.",
                 },
                 "name": {
                     "type": "string",
@@ -410,6 +505,7 @@ def default_tools() -> Dict[str, Tool]:
                 },
                 "cwd": {
                     "type": "string",
+                    "minLength": 1,
                     "description": "Directory to run in. Default: the server's own.",
                 },
                 "env": {
@@ -421,7 +517,8 @@ def default_tools() -> Dict[str, Tool]:
                     "type": "number",
                     "exclusiveMinimum": 0,
                     "maximum": MAX_SECONDS,
-                    "description": "End it when it still runs after so long. Default: never.",
+                    "description": "End it, like end_background_task does, when it still runs"
+                    " after so long; it is timed_out then. Default: never.",
                 },
             },
             ("command",),
@@ -453,7 +550,8 @@ def default_tools() -> Dict[str, Tool]:
                     "type": "string",
                     "enum": ["both", "stdout", "stderr"],
                     "default": "both",
-                    "description": "Which output to return.",
+                    "description": "Which output to return. Of both, lines of the same moment"
+                    " may change places; 2>&1 in the command keeps their order.",
                 },
             },
             ("task_id",),
@@ -466,7 +564,7 @@ def default_tools() -> Dict[str, Tool]:
             "End a background task",
             "End a task and every process it started, and wait until that is done. They get the"
             " signal first, and SIGKILL when the grace is over. Its output stays readable with"
-            " get_task_status. A task that is over already is left as it is.",
+            " get_task_status. Of a task that is over it ends the processes that are left.",
             {
                 "task_id": _TASK_ID,
                 "signal": {
@@ -492,7 +590,6 @@ def default_tools() -> Dict[str, Tool]:
                 "openWorldHint": False,
             },
             _end,
-            blocking=True,
         ),
         Tool(
             "list_background_tasks",

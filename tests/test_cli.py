@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
 from backgroundr import __version__
 
 from .client import ROOT, SERVER, Client
-from .programs import DEADLINE_S, eventually, posix_only, processes_with
+from .programs import DEADLINE_S, eventually, linux_only, posix_only, processes_with
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -100,6 +101,40 @@ def test_the_demo_shows_a_server_at_work(demo):
     assert max(len(line) for line in out.split("\n")) <= 92
     if sys.platform == "linux":
         assert processes_with('time.sleep(600)"') == []
+
+
+@linux_only
+def test_an_interrupted_demo_leaves_nothing():
+    """Ctrl-C ends the demo's server and its commands, and says so in one line."""
+    process = subprocess.Popen(
+        SERVER + ["--demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
+    try:
+        for line in process.stdout:
+            if b"answers 200 OK" in line:
+                break
+        assert processes_with("http.server\x000\x00--bind")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (130, b"")
+    assert b"interrupted; what was started has been ended" in out
+    assert processes_with("http.server\x000\x00--bind") == []
+
+
+@linux_only
+def test_a_demo_that_nobody_reads_ends_quietly():
+    """A demo whose reader goes away ends, with all that it started, and without a traceback."""
+    process = subprocess.Popen(
+        SERVER + ["--demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    with process.stderr as errors:
+        assert errors.read() == b""
+    assert process.wait(DEADLINE_S) == 1
+    assert processes_with("http.server\x000\x00--bind") == []
 
 
 @posix_only

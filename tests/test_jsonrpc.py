@@ -600,7 +600,7 @@ class FakeHandler:
             noted.begun.set()
             return work()
 
-        return Deferred(noted_work)
+        return Deferred(noted_work, lambda: {"instead": True})
 
 
 class Peer:
@@ -616,7 +616,9 @@ class Peer:
         self.pieces = iter([])
         reader = LineReader(lambda size: next(self.pieces, b""), **options)
         writer = LineWriter(self.write, writable, lambda: None)
-        self.connection = Connection(reader, writer, self.handler, lambda: False, self.on_error)
+        self.connection = Connection(
+            reader, writer, self.handler, lambda waited_s: False, self.on_error
+        )
 
     def write(self, data):
         self.written.append(data)
@@ -752,6 +754,18 @@ def test_unexpected_exception_is_an_internal_error(method):
     assert codes(answers) == [(1, INTERNAL_ERROR), (2, None)]
     assert answers[0]["error"] == {"code": INTERNAL_ERROR, "message": "Internal error"}
     assert [type(error) for error in peer.errors] == [KeyError]
+
+
+def test_work_that_gets_no_thread_is_answered_otherwise(monkeypatch):
+    """Where no thread can be had, a deferred call gets the answer that needs none."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    peer = Peer()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    peer.serve(call(1, "slow"), call(2, "echo"))
+    assert peer.answers == [result(1, instead=True), result(2, echo={})]
 
 
 @pytest.mark.parametrize("method", ["nonsense", "slow_nonsense"])

@@ -21,6 +21,10 @@ from backgroundr import (
     TaskManager,
     UnknownTask,
 )
+from backgroundr.proctree import survey
+
+if sys.platform != "win32":
+    from backgroundr import proctree_posix
 
 from .programs import (
     CLEAN_UP_ON_TERM,
@@ -398,6 +402,60 @@ def test_end_reaches_the_whole_tree(manager, command):
 
 
 @linux_only
+def test_what_a_finished_command_left_is_counted_and_ended(manager):
+    """A finished task tells who is left of it, and ending it ends them and waits for that."""
+    task = run(manager, "setsid sleep 600 & sh -c \"trap '' TERM; sleep 600\" & sleep 0.2")
+    assert (task.status, task.processes_left) == ("completed", 3)
+    ended = manager.end(task.task_id, grace_s=0.2)
+    assert (ended.status, ended.processes_left, ended.kill_requested) == ("completed", 0, False)
+    assert manager.list()[0].processes_left == 0
+
+
+@linux_only
+def test_what_cannot_be_killed_does_not_hold_the_answer(monkeypatch):
+    """An ending is given up when a process does not go, and tells that it is left."""
+    with TaskManager() as manager:
+        task = manager.start("setsid sleep 600 & wait")
+        eventually(lambda: len(survey([tree_of(manager, task)]).popitem()[1]) == 2, "the tree")
+        with monkeypatch.context() as patch:
+            # As it is for a process of another user.
+            patch.setattr(proctree_posix, "_signal_member", lambda member, number: None)
+            ended = manager.end(task.task_id, grace_s=0)
+            assert (ended.status, ended.processes_left) == ("terminated", 1)
+            began = time.monotonic()
+            manager.close(grace_s=0)
+            assert time.monotonic() - began < 1.5
+            manager.close()
+            assert time.monotonic() - began < 1.5
+        assert manager.wait(task.task_id).status == "terminated"
+        for member in survey([tree_of(manager, task)]).popitem()[1]:
+            os.kill(member.pid, signal.SIGKILL)
+
+
+def tree_of(manager, task):
+    return manager._tasks[task.task_id].tree
+
+
+@posix_only
+def test_a_host_that_ignores_its_children_is_survived():
+    """Where SIGCHLD is ignored, exit codes are lost, but every task still comes to its end."""
+    program = (
+        "import signal, time\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "from backgroundr import TaskManager\n"
+        "with TaskManager() as m:\n"
+        "    print(m.wait(m.start('exit 5').task_id, 10).status in ('completed', 'failed'))\n"
+        "    print(m.end(m.start('sleep 600').task_id).status)\n"
+        "    m.start('sleep 600')\n"
+        "    began = time.monotonic()\n"
+        "print(time.monotonic() - began < 1)\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert shown.stdout.decode().split() == ["True", "terminated", "True"]
+    assert shown.stderr == b""
+
+
+@linux_only
 def test_a_stopping_task_is_over_only_with_its_last_process(manager):
     """A task whose shell went at once is stopping while a process of it has its grace."""
     mark = new_mark()
@@ -471,6 +529,7 @@ def test_an_unknown_id_is_answered_with_the_known(manager):
         ({"command": 5}, "command must be text, not int"),
         ({"cwd": "/no/such/directory"}, "/no/such/directory is missing"),
         ({"cwd": __file__}, "is a file"),
+        ({"cwd": ""}, "cwd must not be empty"),
         ({"cwd": "a\0b"}, "cwd must not contain a NUL"),
         ({"env": {"A=B": "x"}}, "env must not have the name 'A=B'"),
         ({"env": {"": "x"}}, "env must not have the name ''"),

@@ -102,7 +102,7 @@ def test_a_reused_pid_is_not_signalled():
     """A process that started at another time than the one that was found is left alone."""
     stranger = subprocess.Popen(["sleep", "600"])
     try:
-        started = proctree_posix._read_stat(str(stranger.pid)).started
+        started = proctree_posix._read_stat(stranger.pid).started
         found = proctree_posix.Member(stranger.pid, started - 1, in_group=False)
         proctree_posix._signal_member(found, signal.SIGKILL)
         assert stranger.poll() is None
@@ -122,7 +122,7 @@ def test_a_reaped_command_is_not_signalled(grow, monkeypatch):
     tree.wait_exit()
     assert tree.reap() == 4
     monkeypatch.setattr(os, "killpg", lambda *call: sent.append(call))
-    tree.tell(signal.SIGTERM)
+    tree.signal_group(signal.SIGTERM)
     tree.kill([])
     assert sent == []
     assert tree.reap() == 4
@@ -151,11 +151,11 @@ def test_the_signal_reaches_each_process_once(grow, tmp_path):
     )
     tree = grow("setsid sh %s stray & exec sh %s group" % (script, script))
     eventually(lambda: len(list(tmp_path.glob("ready.*"))) == 2, "both handlers")
-    tree.tell(signal.SIGTERM)
+    tree.signal_group(signal.SIGTERM)
     for _ in range(10):
-        tree.follow(survey([tree])[tree], signal.SIGTERM)
+        tree.signal_strays(survey([tree])[tree], signal.SIGTERM)
     eventually(lambda: len(log.read_text().split()) >= 2, "both to be told")
-    tree.follow(survey([tree])[tree], signal.SIGTERM)
+    tree.signal_strays(survey([tree])[tree], signal.SIGTERM)
     assert sorted(log.read_text().split()) == ["group", "stray"]
 
 
@@ -207,3 +207,19 @@ def test_discard_leaves_nothing(grow):
     for fd in tree.pipes:
         with pytest.raises(OSError, match="Bad file"):
             os.fstat(fd)
+
+
+@linux_only
+def test_discard_does_without_a_survey(monkeypatch):
+    """Where the table of processes cannot be read, the command's group is still ended."""
+    tree = open_tree(["/bin/sh", "-c", "sleep 600 & sleep 600"], "/", {}, "test.discard")
+    eventually(lambda: len(pids(tree)) == 3, "the tree")
+    members = pids(tree)
+
+    def refuse(path):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", refuse)
+        tree.discard()
+    eventually(lambda: not any(is_alive(pid) for pid in members), "the tree to be gone")

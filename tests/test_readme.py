@@ -65,7 +65,7 @@ def test_the_demonstration_is_the_real_one(demo):
 
 
 def test_every_configuration_starts_the_server():
-    """Each client's configuration is well-formed and runs python3 -m backgroundr."""
+    """Each client's configuration is well-formed and runs python -m backgroundr."""
     configurations = [json.loads(text) for text in blocks("json")]
     servers = [
         entry["backgroundr"]
@@ -73,13 +73,16 @@ def test_every_configuration_starts_the_server():
         for entry in (one.get("mcpServers"), one.get("servers"))
         if entry
     ]
-    assert len(servers) == 5
+    assert len(servers) == 2
+    python = "/home/you/.backgroundr/bin/python"
     for server in servers:
-        assert [server["command"], *server["args"]] == ["python3", "-m", "backgroundr"]
+        assert [server["command"], *server["args"]] == [python, "-m", "backgroundr"]
     for text in blocks("toml"):
-        assert 'command = "python3"\nargs = ["-m", "backgroundr"]' in text
-    for command in re.findall(r"(?:claude|codex|gemini) mcp add[^\n`]*", README):
-        assert command.endswith("python3 -m backgroundr")
+        assert 'command = "%s"\nargs = ["-m", "backgroundr"]' % python in text
+    commands = re.findall(r"(?:claude|codex|gemini) mcp add[^\n`]*", README)
+    assert len(commands) == 3
+    for command in commands:
+        assert command.endswith(" %s -m backgroundr" % python)
 
 
 def test_every_tool_and_argument_is_in_the_table(legacy_client):

@@ -317,3 +317,23 @@ def test_render_clips_to_its_own_limit():
     assert longest == "x" * LINE_CHARS
     assert "characters left out" in longer
     assert len(longer) <= LINE_CHARS
+
+
+def test_numbers_of_any_length_are_survived():
+    """A sequence with more digits than Python reads as a number is a sequence like another."""
+    assert settle("a\x1b[%sCb" % ("9" * 5000)).startswith("a")
+    assert settle("abc\x1b[%sGx" % ("0" * 5000)) == "xbc"
+
+
+def test_cursor_does_not_move_back_in_a_line_wider_than_a_terminal():
+    """ESC[C never moves the cursor to the left, however long the line is."""
+    assert settle("a" * 1500 + "\x1b[1Cb") == "a" * 1500 + "b"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_returns_alone_are_resolved_like_all_redraws(seed):
+    """A line of text and returns reads the same by the short way and by the general one."""
+    rng = random.Random(seed)
+    states = ["abcdefgh"[: rng.randrange(9)] for _ in range(rng.randrange(1, 9))]
+    line = "\r".join(states)
+    assert settle(line) == settle(line + "\x1b[m")

@@ -354,7 +354,7 @@ def test_a_task_has_nothing_of_the_protocol(client):
 
 @posix_only
 @pytest.mark.parametrize("stubborn", [False, True], ids=["willing", "stubborn"])
-@pytest.mark.parametrize("how", ["end of input", "SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("how", ["end of input", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"])
 def test_the_server_ends_its_tasks_and_itself(how, stubborn):
     """However the server is told to go, tasks go first, and it is gone within two seconds."""
     with Client() as client:
@@ -375,6 +375,49 @@ def test_the_server_ends_its_tasks_and_itself(how, stubborn):
         if sys.platform == "linux":
             assert not is_alive(task["pid"])
         assert client.unasked.empty()
+
+
+@posix_only
+def test_a_client_that_signals_again_is_not_kept_waiting():
+    """A second signal shortens the grace of the tasks: some clients kill half a second later."""
+    with Client() as client:
+        client.open()
+        task = client.start(IGNORE_TERM)
+        eventually(lambda: client.status(task["task_id"])["output"] == "ready", "the task")
+        began = time.monotonic()
+        client.process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            client.process.wait(0.1)
+        client.process.send_signal(signal.SIGTERM)
+        assert client.process.wait(DEADLINE_S) == 128 + signal.SIGINT
+        assert time.monotonic() - began < 0.5
+        if sys.platform == "linux":
+            assert not is_alive(task["pid"])
+
+
+@posix_only
+def test_a_signal_that_comes_while_stopped_is_not_lost():
+    """A server that is stopped, told to end, and continued, ends: whichever thread is told."""
+    for _ in range(10):
+        with Client() as client:
+            client.open()
+            client.start(SLEEP)
+            for name in ("SIGSTOP", "SIGTERM", "SIGCONT"):
+                client.process.send_signal(getattr(signal, name))
+            assert client.process.wait(DEADLINE_S) == 128 + signal.SIGTERM
+
+
+@posix_only
+def test_the_end_of_input_is_seen_behind_unread_answers():
+    """A client that reads no answers and closes its side ends the server all the same."""
+    process = subprocess.Popen(
+        SERVER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
+    )
+    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode() + b"\n"
+    process.stdin.write(json.dumps(INITIALIZE).encode() + b"\n" + request * 900)
+    process.stdin.close()
+    assert process.wait(DEADLINE_S) == 0
+    process.stdout.close()
 
 
 def test_a_call_in_flight_at_the_end_is_answered():
@@ -459,6 +502,28 @@ def test_a_closed_standard_stream_is_survived(closed):
         assert json.loads(result.stdout)["id"] == 0
     else:
         assert result.stdout == b""
+
+
+@posix_only
+def test_a_parent_that_leaks_a_thousand_descriptors_is_survived():
+    """A server whose own descriptors come to lie beyond 1024 serves all the same."""
+    program = (
+        "import os, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (1200, resource.RLIM_INFINITY)[:1] * 2)\n"
+        "for _ in range(1100):\n"
+        "    os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'backgroundr'])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(INITIALIZE).encode() + b"\n",
+        capture_output=True,
+        env=ENVIRONMENT,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert json.loads(result.stdout)["id"] == 0
 
 
 @posix_only

@@ -17,7 +17,10 @@ from .programs import (
     OUT_AND_ERR,
     SLEEP,
     eventually,
+    linux_only,
+    new_mark,
     posix_only,
+    processes_with,
     python,
 )
 
@@ -34,6 +37,7 @@ STATUS_FIELDS = STARTED_FIELDS | {
     "kill_requested",
     "ended_at",
     "runtime_seconds",
+    "processes_left",
     "total_lines",
     "total_bytes",
 }
@@ -95,7 +99,7 @@ def test_a_status_has_every_fact(client):
     task = finished(client, python("print('one'); print('two'); raise SystemExit(3)"))
     assert set(task) == STATUS_FIELDS | {"output", "output_truncated", "omitted_lines"}
     assert (task["status"], task["exit_code"], task["signal"]) == ("failed", 3, None)
-    assert task["kill_requested"] is False
+    assert (task["kill_requested"], task["processes_left"]) == (False, 0)
     assert task["started_at"] <= task["ended_at"]
     assert 0 < task["runtime_seconds"] < 20
     assert (task["total_lines"], task["output"]) == (2, "one\ntwo")
@@ -109,6 +113,11 @@ def test_a_status_has_every_fact(client):
         ("exit 0", r"Task \w+ is over: completed, exit code 0, after \d+ ms: exit 0"),
         ("exit 7", r"Task \w+ is over: failed, exit code 7, after \d+ ms: exit 7"),
         ("kill -9 $$", r"Task \w+ is over: failed, killed by SIGKILL, after \d+ ms: kill -9 \$\$"),
+        (
+            "sh -c 'kill -11 $$'; exit $?",
+            r"Task \w+ is over: failed, exit code 139 \(128 \+ SIGSEGV\), .*",
+        ),
+        ("exit 0\n#", r"Task \w+ is over: completed, exit code 0, after \d+ ms: exit 0 \u23ce #"),
     ],
 )
 def test_the_first_line_says_what_happened(client, command, first_line):
@@ -116,7 +125,7 @@ def test_the_first_line_says_what_happened(client, command, first_line):
     task_id = finished(client, command)["task_id"]
     text = client.call("get_task_status", task_id=task_id).text
     assert re.fullmatch(first_line, text.split("\n")[0])
-    assert text.split("\n")[-1] == "It has printed nothing."
+    assert re.fullmatch(r"pid \d+, in /.*, started .*Z, ended .*Z", text.split("\n")[1])
 
 
 def test_a_running_task_says_so(client):
@@ -148,7 +157,7 @@ def test_output_is_cut_to_the_lines_asked_for(client):
         "line 119",
     ]
     assert last_lines(tail_lines=0) == [
-        "It printed 120 lines, 970 bytes in all. None of its output is shown."
+        "It printed 120 lines, 970 bytes in all. None of it is shown."
     ]
     assert last_lines(tail_lines=119)[0].endswith("without 1 earlier line:")
     assert last_lines(tail_lines=500)[0].endswith("All of its output:")
@@ -161,6 +170,11 @@ def test_one_stream_can_be_read(client):
     assert client.status(task_id, stream="both")["output"] == "to stdout\nto stderr"
     assert client.status(task_id, stream="stdout")["output"] == "to stdout"
     assert client.status(task_id, stream="stderr")["output"] == "to stderr"
+    quiet = finished(client, HELLO)["task_id"]
+    text = client.call("get_task_status", task_id=quiet, stream="stderr").text
+    assert text.endswith("It has printed nothing to stderr.")
+    text = client.call("get_task_status", task_id=quiet, stream="stdout").text
+    assert text.endswith("It printed 1 line, 6 bytes in all to stdout. All of its stdout:\nhello")
 
 
 def test_nothing_that_a_task_prints_can_pass_for_the_server(client):
@@ -218,7 +232,7 @@ def test_an_end_tells_of_cleaning_up_and_of_force(client):
     assert 'Next: get_task_status with task_id "%s"' % willing in text
     text = client.call("end_background_task", task_id=stubborn, grace_seconds=0.2).text
     assert "killed by SIGKILL" in text
-    assert "It had not ended within the 200 ms after SIGTERM." in text
+    assert "It had not ended within its grace." in text
 
 
 def test_ending_what_is_over_is_no_error(client):
@@ -227,8 +241,27 @@ def test_ending_what_is_over_is_no_error(client):
     result = client.call("end_background_task", task_id=task_id)
     assert (result.structured["status"], result.structured["kill_requested"]) == ("failed", False)
     assert result.text == (
-        "Task %s was over already: failed, exit code 3. Nothing was signalled." % task_id
+        "Task %s was over already: failed, exit code 3. Nothing was left to end." % task_id
     )
+
+
+@linux_only
+def test_what_a_finished_command_left_behind_is_told_and_ended(client):
+    """A finished task says how many of its processes still run, and ending it ends them."""
+    mark = new_mark()
+    task = finished(client, "setsid sleep %s & sleep %s & echo started" % (mark, mark))
+    eventually(lambda: len(processes_with("sleep\0" + mark)) == 2, "both")
+    task_id = task["task_id"]
+    task = client.status(task_id)
+    assert (task["status"], task["processes_left"]) == ("completed", 2)
+    text = client.call("get_task_status", task_id=task_id).text
+    assert "2 processes that it started still run; end_background_task ends what is left." in text
+    assert client.call("list_background_tasks").structured["tasks"][0]["processes_left"] == 2
+    result = client.call("end_background_task", task_id=task_id)
+    assert (result.structured["status"], result.structured["processes_left"]) == ("completed", 0)
+    assert "2 processes that it had left behind got SIGTERM.\nNone is left." in result.text
+    assert processes_with(mark) == []
+    assert "still run" not in client.call("get_task_status", task_id=task_id).text
 
 
 def test_a_list_has_a_short_row_a_task(client):
@@ -261,6 +294,7 @@ def test_a_list_has_a_short_row_a_task(client):
         ("run_background_task", {"command": "  "}, "command must not be empty"),
         ("run_background_task", {"command": "a\0b"}, "command must not contain a NUL"),
         ("run_background_task", {"command": "ls", "cwd": "/no/such"}, "/no/such is missing"),
+        ("run_background_task", {"command": "ls", "cwd": ""}, "cwd must not be empty"),
         (
             "run_background_task",
             {"command": "ls", "env": {"A": 1}},

@@ -7,16 +7,29 @@ of the run says so.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
+import subprocess
 import tempfile
 
 import pytest
 
 from .programs import DEADLINE_S, eventually, linux_only, new_mark, processes_with
 
+
+def has_pylsp():
+    """Whether pylsp is here, and with it the checker that finds the error of the tests."""
+    path = shutil.which("pylsp")
+    if path is None:
+        return False
+    with open(path, "rb") as script:
+        python = os.fsdecode(script.readline()[2:].split()[0])
+    return subprocess.run([python, "-c", "import pyflakes"], check=False).returncode == 0
+
+
 needs_pylsp = pytest.mark.skipif(
-    shutil.which("pylsp") is None, reason="SKIPPED WORKFLOW: pylsp (python-lsp-server) is missing"
+    not has_pylsp(), reason="SKIPPED WORKFLOW: python-lsp-server[pyflakes] is missing"
 )
 needs_socat = pytest.mark.skipif(
     shutil.which("socat") is None, reason="SKIPPED WORKFLOW: socat is missing"
