@@ -187,7 +187,7 @@ class _Task(Channel):
         self.signal: Optional[str] = None
         self.ended_at: Optional[float] = None
         self.ended_monotonic: Optional[float] = None
-        # Nobody is left of the tree; once that is so it stays so.
+        # It is known that nobody is left of the tree, and that stays so.
         self.tree_empty = False
         self.log = OutputLog(manager.buffer_bytes)
         self.open_streams = set(tree.pipes.values())
@@ -482,8 +482,7 @@ class TaskManager:
             self._closed = True
             if self._keeper is not None:  # else nothing was started, or it is closed already
                 for task in self._tasks.values():
-                    if not task.tree_empty:
-                        self._begin_ending(task, BY_REQUEST, number, grace_s)
+                    self._begin_ending(task, BY_REQUEST, number, grace_s)
                 deadline = time.monotonic() + grace_s + KILL_PATIENCE_S
                 self._ending_over.wait_for(lambda: not self._endings, deadline - time.monotonic())
             reader, self._reader = self._reader, None
@@ -501,8 +500,8 @@ class TaskManager:
     def _count_left(self, statuses: List[TaskStatus]) -> List[TaskStatus]:
         """Fill in `processes_left` of those that are over; return `statuses`.
 
-        One look at the system, outside of the mutex, and none for a task of which nobody
-        was left before.
+        One look at the system, outside of the mutex, and none for a task of which it is
+        known that nobody is left.
         """
         with self._mutex:
             over = [
@@ -518,7 +517,10 @@ class TaskManager:
             with self._mutex:
                 for status, task in over:
                     status.processes_left = len(found[task.tree])
-                    task.tree_empty = not found[task.tree]
+                    # One survey can miss a daemon in the moment of its birth, so soon after
+                    # the end of its command an empty one is not the last word.
+                    settled = status.ended_at is not None and time.time() - status.ended_at > 1
+                    task.tree_empty = settled and not found[task.tree]
         return statuses
 
     # What follows and does not take the mutex itself is called with it held.

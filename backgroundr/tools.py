@@ -224,6 +224,13 @@ def _how_it_ended(task: TaskStatus) -> str:
     return "exit code %d" % code
 
 
+def _left_note(task: TaskStatus) -> str:
+    """Return the same as `_left_text`, for a row of a list."""
+    if not task.processes_left:
+        return ""
+    return " with %s left" % _count(task.processes_left, "process", "processes")
+
+
 def _left_text(task: TaskStatus) -> str:
     """Return what to know of processes that a finished command left behind, or ""."""
     if not task.processes_left:
@@ -398,7 +405,7 @@ def _list(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> An
         % (
             _label(task),
             task.status,
-            " (%s)" % _how_it_ended(task) if task.status in FINAL else "",
+            " (%s)" % _how_it_ended(task) + _left_note(task) if task.status in FINAL else "",
             _duration(task.runtime_s),
             _iso_time(task.started_at),
             _shorten(task.command, _ROW_COMMAND_CHARS),

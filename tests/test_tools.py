@@ -256,7 +256,9 @@ def test_what_a_finished_command_left_behind_is_told_and_ended(client):
     assert (task["status"], task["processes_left"]) == ("completed", 2)
     text = client.call("get_task_status", task_id=task_id).text
     assert "2 processes that it started still run; end_background_task ends what is left." in text
-    assert client.call("list_background_tasks").structured["tasks"][0]["processes_left"] == 2
+    listed = client.call("list_background_tasks")
+    assert listed.structured["tasks"][0]["processes_left"] == 2
+    assert "completed (exit code 0) with 2 processes left, " in listed.text
     result = client.call("end_background_task", task_id=task_id)
     assert (result.structured["status"], result.structured["processes_left"]) == ("completed", 0)
     assert "2 processes that it had left behind got SIGTERM.\nNone is left." in result.text
