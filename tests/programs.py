@@ -82,6 +82,19 @@ def processes_with(mark: str) -> list[int]:
     return [pid for pid in found if is_alive(pid)]
 
 
+def processes_in(directory: str) -> list[int]:
+    """Return the pids of living processes whose working directory lies under one. Linux."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            place = os.readlink("/proc/%s/cwd" % name)
+        except OSError:
+            continue
+        if place.startswith(os.path.join(directory, "")):
+            found.append(int(name))
+    return [pid for pid in found if is_alive(pid)]
+
+
 def new_mark() -> str:
     """Return digits that `sleep` takes for a duration and that no other process has."""
     return "9%d" % int.from_bytes(os.urandom(5), "big")

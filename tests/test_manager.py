@@ -422,11 +422,10 @@ def test_what_cannot_be_killed_does_not_hold_the_answer(monkeypatch):
             patch.setattr(proctree_posix, "_signal_member", lambda member, number: None)
             ended = manager.end(task.task_id, grace_s=0)
             assert (ended.status, ended.processes_left) == ("terminated", 1)
-            began = time.monotonic()
             manager.close(grace_s=0)
-            assert time.monotonic() - began < 1.5
+            began = time.monotonic()
             manager.close()
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < 0.5
         assert manager.wait(task.task_id).status == "terminated"
         for member in survey([tree_of(manager, task)]).popitem()[1]:
             os.kill(member.pid, signal.SIGKILL)

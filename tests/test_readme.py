@@ -38,7 +38,7 @@ def test_the_library_example_prints_what_it_says():
 
 
 def generalised(demo):
-    """Return a demonstration's text without what differs from run to run."""
+    """Return the words of a demonstration without what differs from run to run."""
     text = " ".join(demo.split())  # lines are wrapped where an id or a path happens to end
     for pattern, name in (
         (r"\bt[0-9a-hjkmnp-tv-z]{8}\b", "ID"),
@@ -53,7 +53,7 @@ def generalised(demo):
         (r"python[\d.]*(\.exe)? ", "python "),
     ):
         text = re.sub(pattern, name, text)
-    return text
+    return text.split()
 
 
 @posix_only
