@@ -316,10 +316,13 @@ class _Client:
         while True:
             status = self._status(task_id)
             lines: List[str] = status["output"].split("\n") if status["output"] else []
-            for line in lines[shown:]:
+            over = status["status"] != "running"
+            # The last line may still grow, so it is shown when the next one begins.
+            finished = lines if over else lines[:-1]
+            for line in finished[shown:]:
                 say.output(line)
-            shown = len(lines)
-            if status["status"] != "running":
+            shown = len(finished)
+            if over:
                 return
             time.sleep(_POLL_S)
 
