@@ -57,15 +57,27 @@ def run_stdio_server(shell: Optional[str] = None) -> int:
         )
         connection.serve()
         # The tasks first: a call that waits for one is answered by its end.
-        closing = threading.Thread(target=manager.close, name="backgroundr-close")
-        closing.start()
-        while closing.is_alive():
-            closing.join(_IMPATIENCE_POLL_S)
-            if stdio.signals > 1:
-                # Claude Code sends SIGINT, SIGTERM after 0.1 s, SIGKILL some 0.5 s later.
-                manager.close(_IMPATIENT_GRACE_S)
+        _close_patiently(manager, stdio)
         connection.drain(_DRAIN_S)
     return 0 if stdio.signal is None else 128 + stdio.signal
+
+
+def _close_patiently(manager: TaskManager, stdio: _Stdio) -> None:
+    """Close the manager; with a shorter grace as soon as a further signal asks for haste.
+
+    Claude Code for one sends SIGINT, SIGTERM after 0.1 s, and SIGKILL some 0.5 s later.
+    """
+    expected = 0 if stdio.signal is None else 1
+    closing = threading.Thread(target=manager.close, name="backgroundr-close")
+    try:
+        closing.start()
+    except RuntimeError:  # no thread is free, until the tasks have been ended
+        manager.close(_IMPATIENT_GRACE_S)
+        return
+    while closing.is_alive():
+        closing.join(_IMPATIENCE_POLL_S)
+        if stdio.signals > expected:
+            manager.close(_IMPATIENT_GRACE_S)
 
 
 class _Stdio:
