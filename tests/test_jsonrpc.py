@@ -324,6 +324,24 @@ asks_or_not = pytest.mark.parametrize("asks", [True, False], ids=["asks", "canno
 
 
 @asks_or_not
+def test_writer_does_without_a_thread(asks, monkeypatch):
+    """Where no thread can be had, a line that the stream does not take at once is waited for."""
+    lines = [b"%d" % number + b"x" * 300000 + b"\n" for number in range(5)]
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with PipedWriter(asks) as pipe:
+        pipe.start_reading()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for line in lines:
+                pipe.writer.send(line)
+        assert pipe.read_all() == b"".join(lines)
+        assert pipe.breaks == 0
+
+
+@asks_or_not
 def test_writer_writes_lines_in_order(asks):
     """A writer writes each line whole, in the order of sending."""
     lines = [b"%d\n" % number for number in range(1000)]
