@@ -28,7 +28,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         parser.add_argument(
             "--demo",
             action="store_true",
-            help="play a client against a real server process, for ten seconds; also checks"
+            help="play a client against a real server process, for some seconds; also checks"
             " that this machine can run backgroundr",
         )
         parser.add_argument(

@@ -70,9 +70,13 @@ class Deferred:
     otherwise: returns what to answer at once where no thread can be had.
     """
 
-    def __init__(self, work: Callable[[], Message], otherwise: Callable[[], Message]) -> None:
+    def __init__(self, work: Callable[[], Any], otherwise: Callable[[], Any]) -> None:
         self.work = work
         self.otherwise = otherwise
+
+    def then(self, finish: Callable[[Any], Message]) -> Deferred:
+        """Return the same, with `finish` applied to the result, whichever it will be."""
+        return Deferred(lambda: finish(self.work()), lambda: finish(self.otherwise()))
 
 
 class Call:

@@ -91,11 +91,7 @@ class McpHandler:
         if era == LEGACY:
             return result
         if isinstance(result, Deferred):
-            work, otherwise = result.work, result.otherwise
-            return Deferred(
-                lambda: self._modern_result(work(), row),
-                lambda: self._modern_result(otherwise(), row),
-            )
+            return result.then(lambda finished: self._modern_result(finished, row))
         return self._modern_result(result, row)
 
     def notify(self, connection: Connection, method: str, params: Any) -> None:

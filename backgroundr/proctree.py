@@ -17,7 +17,7 @@ from .errors import InvalidValue, SpawnFailed
 if sys.platform == "win32":
     from .proctree_win import WindowsTree
 else:
-    from .proctree_posix import ProcessTree, survey_posix
+    from .proctree_posix import ProcessTree, native_bytes, survey_posix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,8 +118,10 @@ def native(text: str) -> Union[str, bytes]:
 
     Raises UnicodeEncodeError for surrogates that stand for no byte.
     """
-    # os.fsencode would refuse what a C locale has no characters for.
-    return text if sys.platform == "win32" else text.encode("utf-8", "surrogateescape")
+    if sys.platform == "win32":
+        return text
+    else:
+        return native_bytes(text)
 
 
 def signal_number(name: str) -> int:

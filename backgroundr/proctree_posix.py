@@ -53,11 +53,9 @@ class Member:
 
 
 class ProcessTree:
-    """A command and all that came of it, on POSIX. Every method may be called by any thread.
+    """A command and all that came of it, on POSIX: a `proctree.Tree`, which has the contract.
 
-    pid: of the command itself. pipes: {descriptor: stream}, non-blocking, to be closed by
-    whoever reads them. exit_fd: a descriptor that becomes readable when the command has
-    exited; None where the system offers none, so that a thread has to sit in `wait_exit`.
+    pipes are non-blocking. started_ticks: a moment before it was started.
     """
 
     def __init__(self, argv: List[str], cwd: str, env: Mapping[str, str], token: str) -> None:
@@ -67,7 +65,7 @@ class ProcessTree:
         self._lock = threading.Lock()
         self._returncode: Optional[int] = None
         self._reaped_ticks = 0
-        # Who got the signal last told: the group, these processes, and when they got it.
+        # Who got the last signal: the group, these processes, and when they got it.
         self._group_signalled = False
         self._signalled: Set[int] = set()
         self._signalled_ticks = 0
@@ -84,11 +82,11 @@ class ProcessTree:
             opened += stderr, child_stderr
             # Bytes throughout: in a C locale the text forms refuse what is not ASCII.
             self._popen = subprocess.Popen(
-                [_bytes(arg) for arg in argv],
+                [native_bytes(arg) for arg in argv],
                 stdin=null,
                 stdout=child_stdout,
                 stderr=child_stderr,
-                cwd=_bytes(cwd),
+                cwd=native_bytes(cwd),
                 env=_environment(env, token),
                 start_new_session=True,
             )
@@ -234,18 +232,22 @@ class ProcessTree:
         return group == self.pid and (self._returncode is None or started <= self._reaped_ticks)
 
 
-def _bytes(text: str) -> bytes:
-    """Return text as the system takes it whatever the locale; see `proctree.native`."""
+def native_bytes(text: str) -> bytes:
+    """Return text as the system takes it whatever the locale.
+
+    Raises UnicodeEncodeError for surrogates that stand for no byte.
+    """
+    # os.fsencode would refuse what a C locale has no characters for.
     return text.encode("utf-8", "surrogateescape")
 
 
 def _environment(added: Mapping[str, str], token: str) -> Dict[bytes, bytes]:
     env = dict(os.environb)
     for name, value in added.items():
-        env[_bytes(name)] = _bytes(value)
-    mark = _bytes(ENV_NAME)
+        env[native_bytes(name)] = native_bytes(value)
+    mark = native_bytes(ENV_NAME)
     outer = os.environb.get(mark)
-    env[mark] = outer + b":" + _bytes(token) if outer else _bytes(token)
+    env[mark] = outer + b":" + native_bytes(token) if outer else native_bytes(token)
     return env
 
 
@@ -276,7 +278,7 @@ def survey_posix(trees: Sequence[ProcessTree]) -> Dict[ProcessTree, List[Member]
     found: Dict[ProcessTree, List[Member]] = {tree: [] for tree in trees}
     if not trees:
         return found
-    by_token = {_bytes(tree.token): tree for tree in trees}
+    by_token = {native_bytes(tree.token): tree for tree in trees}
     by_pid: Dict[int, List[ProcessTree]] = {}
     for tree in trees:
         by_pid.setdefault(tree.pid, []).append(tree)
@@ -330,21 +332,9 @@ def survey_posix(trees: Sequence[ProcessTree]) -> Dict[ProcessTree, List[Member]
 def processes_of_ps() -> Iterator[_Process]:
     """Yield the living processes as ps tells them; started: seconds since the epoch."""
     # The columns are POSIX's, but for lstart (macOS and the BSDs).
+    columns = ("pid=", "ppid=", "pgid=", "stat=", "lstart=")
     output = subprocess.run(
-        [
-            "ps",
-            "-A",
-            "-o",
-            "pid=",
-            "-o",
-            "ppid=",
-            "-o",
-            "pgid=",
-            "-o",
-            "stat=",
-            "-o",
-            "lstart=",
-        ],
+        ["ps", "-A"] + [word for column in columns for word in ("-o", column)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -400,7 +390,7 @@ if sys.platform == "linux":
                 data = b"\0" + file.readall()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             return []  # gone, or of another user
-        _, mark, rest = data.partition(b"\0" + _bytes(ENV_NAME) + b"=")
+        _, mark, rest = data.partition(b"\0" + native_bytes(ENV_NAME) + b"=")
         return rest.partition(b"\0")[0].split(b":") if mark else []
 
     def _signal_member(member: Member, number: int) -> None:

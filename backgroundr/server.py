@@ -111,6 +111,9 @@ class _Stdio:
             return
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
+        self._input = select.poll()
+        self._input.register(self._in, select.POLLIN)
+        self._input.register(self._wake, select.POLLIN)
         # A signal may be delivered to any thread, and would then not interrupt the main one,
         # where handlers run (after SIGSTOP and SIGCONT it really is).
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
@@ -146,12 +149,8 @@ class _Stdio:
     def read(self, size: int) -> bytes:
         """Return some bytes of stdin, b"" at its end or after `stop`; blocks meanwhile."""
         while True:
-            if sys.platform != "win32":
-                poll = select.poll()
-                poll.register(self._in, select.POLLIN)
-                poll.register(self._wake, select.POLLIN)
-                if self._wake in dict(poll.poll()):
-                    return b""
+            if sys.platform != "win32" and self._wake in dict(self._input.poll()):
+                return b""
             try:
                 return os.read(self._in, size)
             except BlockingIOError:

@@ -10,7 +10,7 @@ import time
 from .cancel import CancelToken
 from .errors import BackgroundrError, InvalidValue, UnknownTask
 from .jsonrpc import Deferred
-from .lifecycle import FINAL, STATUS_WORDS
+from .lifecycle import STATUS_WORDS
 from .manager import GRACE_S, MAX_SECONDS, TaskManager, TaskOutput, TaskStatus
 from .proctree import signal_name
 from .schema import check
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Schema = Dict[str, Any]
     # The structured result, and the same facts written to be read.
     Answer = Tuple[Dict[str, Any], str]
-    ToolHandler = Callable[[TaskManager, Arguments, CancelToken], "Answer | Waiting"]
+    ToolHandler = Callable[[TaskManager, Arguments, CancelToken], "Answer | Deferred"]
 
 INSTRUCTIONS = (
     "Runs shell commands in the background: dev servers, watchers, builds, language servers."
@@ -42,20 +42,13 @@ _END_PATIENCE_S = 5.0
 _ROW_COMMAND_CHARS = 120
 
 
-class Waiting:
-    """A handler's answer that takes time, `wait()`; `otherwise()` where waiting cannot be."""
-
-    def __init__(self, wait: Callable[[], Answer], otherwise: Callable[[], Answer]) -> None:
-        self.wait = wait
-        self.otherwise = otherwise
-
-
 class Tool:
     """One tool.
 
     handler: gets the manager, checked arguments, and a token that is cancelled when nobody
-    wants the answer any more; returns (structured content, text) without delay, or Waiting,
-    and raises BackgroundrError for what the caller can mend. annotations: MCP's hints.
+    wants the answer any more; returns (structured content, text) without delay, or a
+    Deferred of that, and raises BackgroundrError for what the caller can mend. annotations:
+    MCP's hints.
     """
 
     def __init__(
@@ -107,10 +100,7 @@ class Tool:
             answer = self.handler(manager, arguments, cancel)
         except BackgroundrError as error:
             return _error_result(_advise(error))
-        if isinstance(answer, Waiting):
-            wait, otherwise = answer.wait, answer.otherwise
-            return Deferred(lambda: _result(wait()), lambda: _result(otherwise()))
-        return _result(answer)
+        return answer.then(_result) if isinstance(answer, Deferred) else _result(answer)
 
 
 def _result(answer: Answer) -> Message:
@@ -166,17 +156,10 @@ def _status_fields(task: TaskStatus) -> Dict[str, Any]:
 
 
 def _row_fields(task: TaskStatus) -> Dict[str, Any]:
-    return {
-        "task_id": task.task_id,
-        "name": task.name,
-        "command": _shorten(task.command, _ROW_COMMAND_CHARS),
-        "status": task.status,
-        "exit_code": task.exit_code,
-        "signal": task.signal,
-        "started_at": _iso_time(task.started_at),
-        "runtime_seconds": round(task.runtime_s, 3),
-        "processes_left": task.processes_left,
-    }
+    fields = _status_fields(task)
+    row = {key: fields[key] for key in _ROW_OUTPUT}
+    row["command"] = _shorten(task.command, _ROW_COMMAND_CHARS)
+    return row
 
 
 def _iso_time(seconds: float) -> str:
@@ -245,7 +228,7 @@ def _state_line(task: TaskStatus) -> str:
     """Return the first line of a status: what is, in one sentence."""
     command = _shorten(task.command, _ROW_COMMAND_CHARS)
     time_text = _duration(task.runtime_s)
-    if task.status in FINAL:
+    if task.is_final:
         return "Task %s is over: %s, %s, after %s: %s" % (
             _label(task),
             task.status,
@@ -265,7 +248,7 @@ def _output_text(output: TaskOutput, stream: Optional[str]) -> str:
     which = "output" if stream is None else stream
     where = "" if stream is None else " to " + stream
     if output.total_bytes == 0:
-        return "It has printed nothing%s%s." % (where, "" if task.status in FINAL else " yet")
+        return "It has printed nothing%s%s." % (where, "" if task.is_final else " yet")
     total = "It printed %s, %s in all%s." % (
         _count(output.shown_lines + output.earlier_lines, "line"),
         _count(output.total_bytes, "byte"),
@@ -336,7 +319,7 @@ def _status(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> 
     return structured, "\n".join(lines)
 
 
-def _end(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Waiting:
+def _end(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Deferred:
     signal = arguments.get("signal", "SIGTERM")
     grace_s = arguments.get("grace_seconds", GRACE_S)
     # At once, and not on the thread that waits: where no thread can be had, it is this call
@@ -346,7 +329,7 @@ def _end(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Wai
     def answer(task: TaskStatus) -> Answer:
         return _status_fields(task), "\n".join(_end_lines(before, task, signal))
 
-    return Waiting(
+    return Deferred(
         # Longer than the grace only when something cannot be killed.
         lambda: answer(manager.wait(before.task_id, grace_s + _END_PATIENCE_S, cancel)),
         lambda: answer(manager.status(before.task_id)),
@@ -405,7 +388,7 @@ def _list(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> An
         % (
             _label(task),
             task.status,
-            " (%s)" % _how_it_ended(task) + _left_note(task) if task.status in FINAL else "",
+            " (%s)" % _how_it_ended(task) + _left_note(task) if task.is_final else "",
             _duration(task.runtime_s),
             _iso_time(task.started_at),
             _shorten(task.command, _ROW_COMMAND_CHARS),
@@ -457,22 +440,8 @@ _TAIL_OUTPUT = {
     "output_truncated": {"type": "boolean"},
     "omitted_lines": _WHOLE,
 }
-_ROW_OUTPUT = {
-    key: value
-    for key, value in _STATUS_OUTPUT.items()
-    if key
-    in (
-        "task_id",
-        "name",
-        "command",
-        "status",
-        "exit_code",
-        "signal",
-        "started_at",
-        "runtime_seconds",
-        "processes_left",
-    )
-}
+_ROW_KEYS = "task_id name command status exit_code signal started_at runtime_seconds processes_left"
+_ROW_OUTPUT = {key: _STATUS_OUTPUT[key] for key in _ROW_KEYS.split()}
 
 
 def _all_of(properties: Schema) -> Schema:

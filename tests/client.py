@@ -21,6 +21,8 @@ from .programs import DEADLINE_S
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = [sys.executable, "-m", "backgroundr"]
+# For a program that imports the package, or runs it, from wherever it is started.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 LEGACY_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSION = "2026-07-28"
 META = "io.modelcontextprotocol/"
@@ -62,7 +64,7 @@ class Client:
             SERVER + list(flags),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            env={**ENVIRONMENT, **(env or {})},
             **popen,
         )
         self._last_id = 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 import pytest
 
 from backgroundr import TaskManager
 
-from .client import LEGACY_VERSIONS, MODERN_VERSION, ROOT, SERVER, Client
+from .client import ENVIRONMENT, LEGACY_VERSIONS, MODERN_VERSION, SERVER, Client
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def demo():
         SERVER + ["--demo"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         timeout=60,
         check=False,
     )

@@ -8,10 +8,8 @@ import subprocess
 
 from backgroundr import __version__
 
-from .client import ROOT, SERVER, Client
+from .client import ENVIRONMENT, SERVER, Client
 from .programs import DEADLINE_S, eventually, linux_only, posix_only, processes_in
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def run(*flags, **popen):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from .client import ROOT
+from .client import ENVIRONMENT, ROOT
 
 PACKAGE = ROOT / "backgroundr"
 
@@ -176,7 +175,7 @@ def loaded_by(statement):
     )
     output = subprocess.run(
         [sys.executable, "-S", "-c", program],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         check=True,
     ).stdout

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from .client import LEGACY_VERSIONS, MODERN_VERSION, ROOT
+from .client import ENVIRONMENT, LEGACY_VERSIONS, MODERN_VERSION, ROOT
 from .programs import posix_only
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,7 +28,7 @@ def test_the_library_example_prints_what_it_says():
     (program,) = blocks("python")
     output = subprocess.run(
         [sys.executable, "-W", "error", "-X", "dev", "-c", program],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         check=True,
     ).stdout.decode()
@@ -100,7 +99,7 @@ def test_every_option_and_revision_is_told():
     """The README names each option of the command line and each revision of the protocol."""
     text = subprocess.run(
         [sys.executable, "-m", "backgroundr", "--help"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         check=True,
     ).stdout.decode()

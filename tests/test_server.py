@@ -13,6 +13,7 @@ import time
 import pytest
 
 from .client import (
+    ENVIRONMENT,
     LEGACY_VERSIONS,
     META,
     MODERN_VERSION,
@@ -33,7 +34,6 @@ from .programs import (
     python,
 )
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 INITIALIZE = {
     "jsonrpc": "2.0",
     "id": 0,
