@@ -21,6 +21,7 @@ FLOORS = [
     | {"jsonrpc", "schema"},
     {"proctree"},
     {"manager"},
+    {"report"},
     {"tools"},
     {"mcp"},
     {"server"},

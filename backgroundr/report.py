@@ -1,0 +1,233 @@
+"""Report: what a client is told of a task, as JSON fields and as words for a model to read.
+
+The fields and their schemas stand together; `tools` and `resources` choose among them.
+"""
+
+from __future__ import annotations
+
+import time
+
+from .lifecycle import STATUS_WORDS
+from .proctree import signal_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional
+
+    from .manager import TaskOutput, TaskStatus
+
+    Schema = Dict[str, Any]
+
+ROW_COMMAND_CHARS = 120
+
+_TEXT = {"type": "string"}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+_WHOLE = {"type": "integer"}
+_STATUS = {"enum": list(STATUS_WORDS)}
+
+STARTED_SCHEMA = {
+    "task_id": _TEXT,
+    "name": _TEXT_OR_NULL,
+    "command": _TEXT,
+    "cwd": _TEXT,
+    "pid": _WHOLE,
+    "status": _STATUS,
+    "started_at": _TEXT,
+}
+STATUS_SCHEMA = {
+    **STARTED_SCHEMA,
+    "exit_code": {"type": ["integer", "null"]},
+    "signal": _TEXT_OR_NULL,
+    "kill_requested": {"type": "boolean"},
+    "ended_at": _TEXT_OR_NULL,
+    "runtime_seconds": {"type": "number"},
+    "processes_left": {"type": ["integer", "null"]},
+    "total_lines": _WHOLE,
+    "total_bytes": _WHOLE,
+}
+TAIL_SCHEMA = {
+    **STATUS_SCHEMA,
+    "output": _TEXT,
+    "output_truncated": {"type": "boolean"},
+    "omitted_lines": _WHOLE,
+}
+_ROW_KEYS = "task_id name command status exit_code signal started_at runtime_seconds processes_left"
+ROW_SCHEMA = {key: STATUS_SCHEMA[key] for key in _ROW_KEYS.split()}
+
+
+def object_of(properties: Schema) -> Schema:
+    """Return the schema of an object that has each of `properties`."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def started_fields(task: TaskStatus) -> Dict[str, Any]:
+    """Return what is known of a task from its start on; see STARTED_SCHEMA."""
+    return {
+        "task_id": task.task_id,
+        "name": task.name,
+        "command": task.command,
+        "cwd": task.cwd,
+        "pid": task.pid,
+        "status": task.status,
+        "started_at": iso_time(task.started_at),
+    }
+
+
+def status_fields(task: TaskStatus) -> Dict[str, Any]:
+    """Return all that is known of a task but its output; see STATUS_SCHEMA."""
+    return {
+        **started_fields(task),
+        "exit_code": task.exit_code,
+        "signal": task.signal,
+        "kill_requested": task.kill_requested,
+        "ended_at": None if task.ended_at is None else iso_time(task.ended_at),
+        "runtime_seconds": round(task.runtime_s, 3),
+        "processes_left": task.processes_left,
+        "total_lines": task.total_lines,
+        "total_bytes": task.total_bytes,
+    }
+
+
+def row_fields(task: TaskStatus) -> Dict[str, Any]:
+    """Return the short form for a list of tasks; see ROW_SCHEMA."""
+    fields = status_fields(task)
+    row = {key: fields[key] for key in ROW_SCHEMA}
+    row["command"] = shorten(task.command, ROW_COMMAND_CHARS)
+    return row
+
+
+def iso_time(seconds: float) -> str:
+    """Return seconds since the epoch as ISO 8601, UTC, to the millisecond."""
+    milliseconds = int(seconds * 1000)
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+    return "%s.%03dZ" % (whole, milliseconds % 1000)
+
+
+def shorten(text: str, chars: int) -> str:
+    """Return text on one line, its newlines shown, at most `chars` characters."""
+    text = " ".join(text.strip().replace("\r", "").replace("\n", " \u23ce ").split())
+    return text if len(text) <= chars else text[: chars - 3] + "..."
+
+
+def label(task: TaskStatus) -> str:
+    """Return the id of a task, and its name if it has one."""
+    if task.name is None:
+        return task.task_id
+    return "%s (%s)" % (task.task_id, shorten(task.name, ROW_COMMAND_CHARS))
+
+
+def duration_text(seconds: float) -> str:
+    """Return a time as "180 ms", "4.5 s", "3 min 20 s" or "2 h 5 min"."""
+    if seconds < 1:
+        return "%d ms" % (seconds * 1000)
+    if seconds < 60:
+        return "%.1f s" % seconds
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return "%d min %d s" % (minutes, rest)
+    return "%d h %d min" % divmod(minutes, 60)
+
+
+def times_text(task: TaskStatus) -> str:
+    """Return when a task started and ended."""
+    started = "started %s" % iso_time(task.started_at)
+    return started if task.ended_at is None else started + ", ended " + iso_time(task.ended_at)
+
+
+def how_it_ended(task: TaskStatus) -> str:
+    """Return how a finished task ended, "exit code 0" or "killed by SIGTERM"."""
+    if task.signal is not None:
+        return "killed by %s" % task.signal
+    code = task.exit_code or 0
+    if 128 < code <= 128 + 64:  # how a shell tells that its command died of a signal
+        return "exit code %d (128 + %s)" % (code, signal_name(code - 128))
+    return "exit code %d" % code
+
+
+def left_note(task: TaskStatus) -> str:
+    """Return the same as `left_text`, for a row of a list."""
+    if not task.processes_left:
+        return ""
+    return " with %s left" % count_text(task.processes_left, "process", "processes")
+
+
+def left_text(task: TaskStatus) -> str:
+    """Return what to know of processes that a finished command left behind, or ""."""
+    if not task.processes_left:
+        return ""
+    return "%s that it started still %s; end_background_task ends what is left." % (
+        count_text(task.processes_left, "process", "processes"),
+        "runs" if task.processes_left == 1 else "run",
+    )
+
+
+def state_line(task: TaskStatus) -> str:
+    """Return the first line of a status: what is, in one sentence."""
+    command = shorten(task.command, ROW_COMMAND_CHARS)
+    time_text = duration_text(task.runtime_s)
+    if task.is_final:
+        return "Task %s is over: %s, %s, after %s: %s" % (
+            label(task),
+            task.status,
+            how_it_ended(task),
+            time_text,
+            command,
+        )
+    return "Task %s is %s, for %s: %s" % (label(task), task.status, time_text, command)
+
+
+def tail_fields(output: TaskOutput) -> Dict[str, Any]:
+    """Return all that is known of a task and its most recent output; see TAIL_SCHEMA."""
+    return {
+        **status_fields(output.status),
+        "output": output.text,
+        "output_truncated": output.earlier_bytes > 0,
+        "omitted_lines": output.earlier_lines,
+    }
+
+
+def tail_text(output: TaskOutput, stream: Optional[str]) -> str:
+    """Return the same in words. stream: the one that `output` is of; None for both."""
+    task = output.status
+    lines = [
+        state_line(task),
+        "pid %d, in %s, %s" % (task.pid, task.cwd, times_text(task)),
+        left_text(task),
+        output_text(output, stream),
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def output_text(output: TaskOutput, stream: Optional[str]) -> str:
+    """Return the output with a line above that says what it is and what is missing.
+
+    It goes last, so that nothing a task prints can pass for a word of ours.
+    """
+    task = output.status
+    which = "output" if stream is None else stream
+    where = "" if stream is None else " to " + stream
+    if output.total_bytes == 0:
+        return "It has printed nothing%s%s." % (where, "" if task.is_final else " yet")
+    total = "It printed %s, %s in all%s." % (
+        count_text(output.shown_lines + output.earlier_lines, "line"),
+        count_text(output.total_bytes, "byte"),
+        where,
+    )
+    if output.shown_lines == 0:
+        return total + " None of it is shown."
+    if output.earlier_bytes == 0:
+        head = "All of its %s:" % which
+    elif output.earlier_lines == 0:
+        head = "Its %s without the first %s:" % (which, count_text(output.earlier_bytes, "byte"))
+    else:
+        head = "The last %s of its %s, without %s:" % (
+            "line" if output.shown_lines == 1 else count_text(output.shown_lines, "line"),
+            which,
+            count_text(output.earlier_lines, "earlier line"),
+        )
+    return "%s %s\n%s" % (total, head, output.text)
+
+
+def count_text(number: int, noun: str, plural: Optional[str] = None) -> str:
+    """Return "1 line", "1,234 lines"."""
+    return "%s %s" % (format(number, ","), noun if number == 1 else plural or noun + "s")
