@@ -16,7 +16,7 @@ from .errors import Cancelled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Protocol, Tuple, Union
+    from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Protocol, Union
 
     Id = Union[str, int]
     Message = Dict[str, Any]
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     class Handler(Protocol):
         """What a connection asks of the protocol above it."""
 
-        def call(self, call: Call) -> Union[Message, Deferred]:
-            """Return the result of a call, or the work that will; raises RpcError."""
+        def call(self, call: Call) -> Union[Message, Deferred, Call]:
+            """Return the result of a call, or the work that will, or the call itself to
+            answer it later by `Call.answer`. Raises RpcError."""
 
         def notify(self, connection: Connection, method: str, params: Any) -> None:
             """Take note of a notification; never answered."""
@@ -80,13 +81,38 @@ class Deferred:
 
 
 class Call:
-    """A request in flight. id and params as they came, params {} when absent."""
+    """A request in flight. id and params as they came, params {} when absent.
 
-    def __init__(self, id: Id, method: str, params: Dict[str, Any]) -> None:
+    cancel: cancelled when the peer no longer wants the answer. in_batch: it came in an array.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        answer: Answer,
+        id: Id,
+        method: str,
+        params: Dict[str, Any],
+        in_batch: bool,
+    ) -> None:
+        self._connection = connection
+        self.take_answer = answer
         self.id = id
         self.method = method
         self.params = params
+        self.in_batch = in_batch
         self.cancel = CancelToken()
+
+    def notify(self, method: str, params: Message) -> None:
+        """Write a notification about this call; nothing once it is answered or cancelled.
+
+        It is dropped while the peer leaves so much unread that its requests have to wait.
+        """
+        self._connection.notify_about(self, method, params)
+
+    def answer(self, result: Message) -> None:
+        """Answer a call that was kept open; nothing when it is answered or cancelled."""
+        self._connection.answer(self, result)
 
 
 def decode_message(line: bytes) -> Any:
@@ -117,6 +143,14 @@ def encode_message(message: Message) -> bytes:
         return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
+def encode_notification(method: str, params: Optional[Message]) -> bytes:
+    """Return a notification as one line with its newline. Raises as `encode_message`."""
+    message: Message = {"jsonrpc": "2.0", "method": method}
+    if params is not None:
+        message["params"] = params
+    return encode_message(message) + b"\n"
+
+
 def is_id(value: object) -> bool:
     """Whether `value` can be the id of a request: a string or an integer, never null."""
     return isinstance(value, (str, int)) and not isinstance(value, bool)
@@ -131,7 +165,7 @@ class LineReader:
 
     def __init__(self, read: Callable[[int], bytes], max_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._read = read
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
 
     def __iter__(self) -> Iterator[Optional[bytes]]:
         """Yield each line without its newline; an unfinished last one too.
@@ -151,13 +185,13 @@ class LineReader:
                 pieces = [b"", b""]  # the input ends, and with it the line
             for piece in pieces[:-1]:
                 line = b"".join(parts) + piece
-                too_long = size + len(piece) > self._max_bytes
+                too_long = size + len(piece) > self.max_bytes
                 if first and line.startswith(b"\xef\xbb\xbf"):
                     line = line[3:]
                 yield None if too_long else line
                 parts, size, first = [], 0, False
             size += len(pieces[-1])
-            if size <= self._max_bytes:
+            if size <= self.max_bytes:
                 parts.append(pieces[-1])
             else:
                 parts = []
@@ -300,10 +334,13 @@ class Connection:
         self._handler = handler
         self._given_up = given_up
         self._on_error = on_error
-        # _lock owns _in_flight; held for nothing else. _idle: notified when it shrinks.
+        # _lock owns _in_flight, and the right to write about a call that is in it: what is
+        # cancelled is silent from that moment on. The writer takes a line without waiting
+        # for the peer, so this one does not wait for it either. _idle: notified when
+        # _in_flight shrinks.
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        self._in_flight: Dict[Tuple[type, Id], Call] = {}
+        self._in_flight: Dict[Id, Call] = {}
 
     def serve(self) -> None:
         """Answer messages until the input ends. Quick calls are answered in order."""
@@ -314,20 +351,34 @@ class Connection:
                 if self._given_up(waited_s):
                     return
             if line is None:
-                too_long = RpcError(INVALID_REQUEST, "Message too long; it was skipped")
-                self._send(_error_line(None, too_long))
+                too_long = (
+                    "Invalid request: too long; it was skipped. The limit is %d bytes"
+                    " (max_message_bytes)" % self._lines.max_bytes
+                )
+                self._send(_error_line(None, RpcError(INVALID_REQUEST, too_long)))
             elif line.strip():
                 self._take_line(line)
 
-    def cancel(self, id: object) -> None:
+    def cancel(self, id: Any) -> None:
         """Stop a call: nothing is written for it any more. An unknown id is ignored."""
         if not is_id(id):
             return
         with self._lock:
-            call = self._in_flight.pop((type(id), id), None)  # type: ignore[arg-type]
+            call = self._in_flight.pop(id, None)
             self._idle.notify_all()
         if call is not None:
             call.cancel.cancel()
+
+    def notify_about(self, call: Call, method: str, params: Message) -> None:
+        """Write a notification, if the call is still in flight and there is room for it."""
+        line = encode_notification(method, params)
+        with self._lock:
+            if self._in_flight.get(call.id) is call and self._writer.throttle(0):
+                self._writer.send(line)
+
+    def answer(self, call: Call, result: Message) -> None:
+        """Answer a call that its handler kept, if it is still in flight."""
+        self._finish_later(call, lambda: result)
 
     def drain(self, timeout_s: float) -> None:
         """Wait until every call is answered and written, at most `timeout_s` seconds."""
@@ -339,7 +390,7 @@ class Connection:
         try:
             message = decode_message(line)
             if not isinstance(message, list):
-                self._take_message(message, self._send)
+                self._take_message(message, self._send, in_batch=False)
                 return
             if not message:
                 raise RpcError(INVALID_REQUEST, "Invalid request: an empty array")
@@ -350,10 +401,10 @@ class Connection:
             return
         batch = _Batch(self._send)
         for item in message:
-            self._take_message(item, batch.expect())
+            self._take_message(item, batch.expect(), in_batch=True)
         batch.complete()
 
-    def _take_message(self, message: Any, answer: Answer) -> None:
+    def _take_message(self, message: Any, answer: Answer, in_batch: bool) -> None:
         """Handle one message; call `answer` once, with None when nothing is to be written."""
         if not isinstance(message, dict):
             answer(_error_line(None, RpcError(INVALID_REQUEST, "Invalid request: no object")))
@@ -380,7 +431,7 @@ class Connection:
         elif not isinstance(params, dict):
             error = RpcError(INVALID_PARAMS, '"params" must be an object')
         else:
-            self._call(Call(id, method, params), answer)
+            self._call(Call(self, answer, id, method, params, in_batch))
             return
         answer(_error_line(id, error))
 
@@ -390,38 +441,40 @@ class Connection:
         except Exception:
             self._on_error()
 
-    def _call(self, call: Call, answer: Answer) -> None:
-        key = (type(call.id), call.id)
+    def _call(self, call: Call) -> None:
         with self._lock:
-            taken = self._in_flight.setdefault(key, call) is not call
+            taken = self._in_flight.setdefault(call.id, call) is not call
         if taken:
             error = RpcError(INVALID_REQUEST, "Invalid request: a call with this id is in flight")
-            answer(_error_line(call.id, error))
+            call.take_answer(_error_line(call.id, error))
             return
         outcome = self._run(call, lambda: self._handler.call(call))
+        if outcome is call:
+            return  # whoever keeps it will answer it
         if not isinstance(outcome, Deferred):
-            self._finish(call, outcome, answer)
+            self._finish(call, outcome)
             return
-
-        def finish(work: Callable[[], Message]) -> None:
-            line = self._run(call, work)
-            assert not isinstance(line, Deferred)
-            self._finish(call, line, answer)
-
         try:
             threading.Thread(
-                target=finish, args=(outcome.work,), name="backgroundr-call", daemon=True
+                target=self._finish_later,
+                args=(call, outcome.work),
+                name="backgroundr-call",
+                daemon=True,
             ).start()
         except RuntimeError:
-            finish(outcome.otherwise)
+            self._finish_later(call, outcome.otherwise)
+
+    def _finish_later(self, call: Call, work: Callable[[], Message]) -> None:
+        self._finish(call, self._run(call, work))
 
     def _run(
-        self, call: Call, work: Callable[[], Union[Message, Deferred]]
-    ) -> Union[bytes, Deferred, None]:
-        """Return the whole answer to a call, or more work; None when it was cancelled."""
+        self, call: Call, work: Callable[[], Union[Message, Deferred, Call]]
+    ) -> Union[bytes, Deferred, Call, None]:
+        """Return the whole answer to a call, or what its handler returned in its place; None
+        when it was cancelled."""
         try:
             result = work()
-            if isinstance(result, Deferred):
+            if isinstance(result, (Deferred, Call)):
                 return result
             return encode_message({"jsonrpc": "2.0", "id": call.id, "result": result})
         except RpcError as error:
@@ -432,16 +485,16 @@ class Connection:
             self._on_error()
             return _error_line(call.id, RpcError(INTERNAL_ERROR, "Internal error"))
 
-    def _finish(self, call: Call, line: Optional[bytes], answer: Answer) -> None:
+    def _finish(self, call: Call, line: Union[bytes, Deferred, Call, None]) -> None:
         """Answer a call, unless it was cancelled; it leaves the table after the writing, so
         that `drain` means what it says."""
-        key = (type(call.id), call.id)
+        assert line is None or isinstance(line, bytes)
         with self._lock:
-            wanted = self._in_flight.get(key) is call
-        answer(line if wanted else None)
-        with self._lock:
-            if self._in_flight.get(key) is call:
-                del self._in_flight[key]
+            if self._in_flight.get(call.id) is call:
+                call.take_answer(line)
+                del self._in_flight[call.id]
+            else:
+                call.take_answer(None)
             self._idle.notify_all()
 
     def _send(self, line: Optional[bytes]) -> None:

@@ -539,6 +539,7 @@ class FakeHandler:
 
     "slow" is a Deferred that waits for open_gate or its cancellation; "stubborn" is one that
     does not care for cancellation. The notification "cancel" cancels, "fail" raises.
+    "keep" keeps its call open; "free" answers those that are, "tell" notifies about them.
     works: the Deferreds there were.
     """
 
@@ -547,6 +548,7 @@ class FakeHandler:
         self.calls = []
         self.notes = []
         self.works = []
+        self.kept = []
         self.gate = threading.Event()
 
     def batches_allowed(self):
@@ -568,6 +570,24 @@ class FakeHandler:
 
     def echo(self, call):
         return {"echo": call.params}
+
+    def batched(self, call):
+        return {"in_batch": call.in_batch}
+
+    def keep(self, call):
+        self.kept.append(call)
+        call.notify("kept", {"id": call.id})
+        return call
+
+    def free(self, call):
+        for kept in self.kept:
+            kept.answer({"kept": kept.params})
+        return {}
+
+    def tell(self, call):
+        for kept in self.kept:
+            kept.notify("told", {"id": kept.id})
+        return {}
 
     def refuse(self, call):
         raise RpcError(-32000, "refused")
@@ -624,12 +644,14 @@ class FakeHandler:
 class Peer:
     """A connection with a fake handler, fed by `serve`; what it wrote is in `answers`.
 
-    errors: the exceptions of which on_error was told.
+    reads: set while it reads. errors: the exceptions of which on_error was told.
     """
 
     def __init__(self, handler=None, writable=lambda: True, **options):
         self.handler = handler or FakeHandler()
         self.written = []
+        self.reads = threading.Event()
+        self.reads.set()
         self.errors = []
         self.pieces = iter([])
         reader = LineReader(lambda size: next(self.pieces, b""), **options)
@@ -639,6 +661,7 @@ class Peer:
         )
 
     def write(self, data):
+        assert self.reads.wait(DEADLINE_S)
         self.written.append(data)
         return len(data)
 
@@ -942,6 +965,78 @@ def test_second_call_with_an_id_in_flight_is_refused():
     peer.drain()
     assert peer.answers[1:] == [result(1, stubborn={"n": "first"})]
     assert len(peer.handler.calls) == 1
+
+
+def test_kept_call_is_answered_later():
+    """A handler may keep a call and answer it when it likes, once."""
+    peer = Peer()
+    answers = peer.exchange(
+        call(1, "keep", a=1), call(2, "echo"), call(3, "free"), call(4, "free"), call(1, "echo")
+    )
+    assert answers == [
+        note("kept", id=1),
+        result(2, echo={}),
+        result(1, kept={"a": 1}),
+        result(3),
+        result(4),
+        result(1, echo={}),
+    ]
+
+
+def test_call_is_told_of_as_long_as_it_is_open():
+    """Nothing is written about a call that was answered or cancelled."""
+    peer = Peer()
+    answers = peer.exchange(
+        call(1, "keep"),
+        call(2, "keep"),
+        call(3, "tell"),
+        note("cancel", id=1),
+        call(4, "tell"),
+        call(5, "free"),
+        call(6, "tell"),
+    )
+    assert answers == [
+        note("kept", id=1),
+        note("kept", id=2),
+        note("told", id=1),
+        note("told", id=2),
+        result(3),
+        note("told", id=2),
+        result(4),
+        result(2, kept={}),
+        result(5),
+        result(6),
+    ]
+
+
+def test_call_is_not_told_of_while_the_peer_reads_nothing(monkeypatch):
+    """Notifications about a call cannot grow what waits for a peer that does not read."""
+    monkeypatch.setattr("backgroundr.jsonrpc._BACKLOG_BYTES", 100)
+    peer = Peer(writable=None)
+    peer.reads.clear()
+    peer.serve(call(1, "keep"))
+    for _ in range(100):
+        peer.handler.kept[0].notify("told", {"id": 1})
+    peer.reads.set()
+    peer.handler.kept[0].answer({})
+    peer.drain()
+    assert 1 < len(peer.answers) < 10
+
+
+def test_result_of_a_kept_call_that_is_no_json_is_an_internal_error():
+    """A call that was kept is answered, whatever its result is."""
+    peer = Peer()
+    peer.serve(call(1, "keep"))
+    peer.handler.kept[0].answer({"number": float("inf")})
+    assert codes(peer.answers[1:]) == [(1, -32603)]
+    assert isinstance(peer.errors[0], ValueError)
+
+
+def test_call_knows_whether_it_came_in_a_batch():
+    """A protocol can treat a call in a batch in another way."""
+    alone, batch = Peer().exchange(call(1, "batched"), [call(2, "batched")])
+    assert alone == result(1, in_batch=False)
+    assert batch == [result(2, in_batch=True)]
 
 
 def test_text_and_number_are_different_ids():
