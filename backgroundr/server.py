@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 
-from .jsonrpc import Connection, LineReader, LineWriter
+from .jsonrpc import MAX_MESSAGE_BYTES, Connection, LineReader, LineWriter
 from .manager import TaskManager
 from .mcp import McpHandler
 from .tools import default_tools
@@ -35,10 +35,13 @@ _UNREAD_S = 1.0
 _THREAD_STACK_BYTES = 256 * 1024
 
 
-def run_stdio_server(shell: Optional[str] = None) -> int:
+def run_stdio_server(
+    shell: Optional[str] = None, max_message_bytes: int = MAX_MESSAGE_BYTES
+) -> int:
     """Serve MCP on stdin and stdout until the client closes them or a signal says stop.
 
-    shell: as for `TaskManager`. Takes the process over: descriptors 0 and 1, signals,
+    shell: as for `TaskManager`. max_message_bytes: a longer line is answered with an error
+    and skipped, at no cost of memory. Takes the process over: descriptors 0 and 1, signals,
     thread stack size. Returns the exit status: 0, or 128+N after signal N. Every task has
     been ended by then.
     """
@@ -53,7 +56,11 @@ def run_stdio_server(shell: Optional[str] = None) -> int:
         handler = McpHandler(manager, default_tools())
         writer = LineWriter(stdio.write, stdio.writable, stdio.stop)
         connection = Connection(
-            LineReader(stdio.read), writer, handler, stdio.given_up, _report_exception
+            LineReader(stdio.read, max_message_bytes),
+            writer,
+            handler,
+            stdio.given_up,
+            _report_exception,
         )
         connection.serve()
         # The tasks first: a call that waits for one is answered by its end.

@@ -100,6 +100,13 @@ def new_mark() -> str:
     return "9%d" % int.from_bytes(os.urandom(5), "big")
 
 
+def peak_memory_bytes(pid: int) -> int:
+    """Return the most memory that a process ever had resident. Linux."""
+    with open("/proc/%d/status" % pid) as file:
+        line = next(line for line in file if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
 def open_descriptors() -> int:
     """Return how many descriptors this process has open. Linux."""
     return len(os.listdir("/proc/self/fd"))

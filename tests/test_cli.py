@@ -30,7 +30,7 @@ def test_version_and_help_are_told():
     assert run("--version") == (0, "backgroundr %s\n" % __version__, "")
     status, text, _ = run("--help")
     assert status == 0
-    for flag in ("--demo", "--shell", "--version"):
+    for flag in ("--demo", "--shell", "--max-message-bytes", "--version"):
         assert flag in text
 
 
@@ -42,6 +42,10 @@ def test_a_wrong_flag_is_named():
     status, out, err = run("--shell", "/no/such/shell")
     assert (status, out) == (2, "")
     assert "argument --shell: there is no program '/no/such/shell'" in err
+    for number in ("many", "0", "4095", "-1"):
+        status, out, err = run("--max-message-bytes", number)
+        assert (status, out) == (2, "")
+        assert "argument --max-message-bytes: " in err
 
 
 @posix_only

@@ -30,6 +30,7 @@ from .programs import (
     eventually,
     is_alive,
     linux_only,
+    peak_memory_bytes,
     posix_only,
     python,
 )
@@ -197,6 +198,37 @@ def test_nonsense_is_answered_and_survived(legacy_client):
     legacy_client.notify("notifications/no-such")
     assert legacy_client.request("ping") == {}
     assert legacy_client.unasked.empty()
+
+
+@pytest.mark.parametrize("limit", [None, 5000])
+def test_a_line_too_long_is_skipped(limit):
+    """A line above the limit is answered with an error that names it; one below is served."""
+    flags = () if limit is None else ("--max-message-bytes", str(limit))
+    limit = limit or 16 * 1024 * 1024
+    ping = '{"jsonrpc":"2.0","id":"%s","method":"ping"}'
+    with Client(flags=flags) as client:
+        client.open()
+        longest = "x" * (limit - len(ping) + 2)
+        client.expect(longest)
+        client.write(ping % longest)
+        assert client.receive(longest) == {}
+        client.write(ping % (longest + "x"))
+        answer = client.unasked.get(timeout=DEADLINE_S)
+        assert answer["error"]["code"] == -32600
+        assert "The limit is %d bytes (max_message_bytes)" % limit in answer["error"]["message"]
+        assert client.request("ping") == {}
+
+
+@linux_only
+def test_a_line_too_long_costs_no_memory(legacy_client):
+    """A line of 64 MiB is not collected."""
+    mib = 1024 * 1024
+    before = peak_memory_bytes(legacy_client.process.pid)
+    for _ in range(2):
+        legacy_client.write(b"[" * 64 * mib)
+        assert legacy_client.unasked.get(timeout=DEADLINE_S)["error"]["code"] == -32600
+    assert legacy_client.request("ping") == {}
+    assert peak_memory_bytes(legacy_client.process.pid) < before + 40 * mib
 
 
 def test_a_request_without_an_id_is_not_executed(client):
