@@ -56,6 +56,11 @@ CLOSE_GRACE_S = 1.0
 # 49 days on Windows, and infinity is refused everywhere.
 MAX_SECONDS = 30 * 24 * 3600
 
+# What `on_change` is told.
+CHANGED_START = "start"
+CHANGED_OUTPUT = "output"
+CHANGED_STATUS = "status"
+
 # An ending is over when so many surveys in a row, so far apart, found nobody: one survey
 # can miss a process that is forked while it reads the table.
 EMPTY_SURVEYS = 3
@@ -81,7 +86,8 @@ class TaskStatus:
     exit_code: int once the task is over, None before and after a death by signal.
     signal: the name of the signal that the command died of, else None.
     kill_requested: somebody asked for the end, or the time limit did.
-    started_at, ended_at: seconds since the epoch; ended_at is None until it is over.
+    started_at, ended_at, last_output_at: seconds since the epoch; ended_at is None until it
+    is over, last_output_at until it has printed something.
     runtime_s, timeout_s (or None): seconds.
     processes_left: how many processes a finished command left behind that still run; None
     while the task is alive.
@@ -101,6 +107,7 @@ class TaskStatus:
         "kill_requested",
         "started_at",
         "ended_at",
+        "last_output_at",
         "runtime_s",
         "timeout_s",
         "total_lines",
@@ -121,6 +128,7 @@ class TaskStatus:
         self.kill_requested = task.stopped_by is not None
         self.started_at = task.started_at
         self.ended_at = task.ended_at
+        self.last_output_at = task.last_output_at
         self.runtime_s = (task.ended_monotonic or time.monotonic()) - task.started_monotonic
         self.timeout_s = task.timeout_s
         self.total_lines = task.log.total_lines()
@@ -186,6 +194,7 @@ class _Task(Channel):
         self.exit_code: Optional[int] = None
         self.signal: Optional[str] = None
         self.ended_at: Optional[float] = None
+        self.last_output_at: Optional[float] = None
         self.ended_monotonic: Optional[float] = None
         # It is known that nobody is left of the tree, and that stays so.
         self.tree_empty = False
@@ -196,8 +205,11 @@ class _Task(Channel):
 
     def on_output(self, stream: str, data: bytes) -> None:
         newlines = data.count(b"\n")
+        now = time.time()
         with self._manager._mutex:
             self.log.append(stream, data, newlines)
+            self.last_output_at = now
+        self._manager._tell(self, CHANGED_OUTPUT)
 
     def on_output_end(self, stream: str) -> None:
         with self._manager._mutex:
@@ -215,9 +227,9 @@ class _Ending:
     """A tree on its way out.
 
     The mutex owns signal_number (what was sent), kill_at (when SIGKILL follows), look_at
-    (when to survey it next) and over. The keeper alone uses empty_surveys (how many in a row
-    found nobody) and killed ({pid: when it was first killed}). Times are of the monotonic
-    clock.
+    (when to survey it next) and over. The keeper alone uses told (that it is stopping),
+    empty_surveys (how many in a row found nobody) and killed ({pid: when it was first
+    killed}). Times are of the monotonic clock.
     """
 
     __slots__ = (
@@ -226,6 +238,7 @@ class _Ending:
         "kill_at",
         "look_at",
         "over",
+        "told",
         "empty_surveys",
         "killed",
     )
@@ -236,6 +249,7 @@ class _Ending:
         self.kill_at = kill_at
         self.look_at = 0.0
         self.over = False
+        self.told = False
         self.empty_surveys = 0
         self.killed: Dict[int, float] = {}
 
@@ -245,6 +259,9 @@ class TaskManager:
 
     shell: the program that runs command lines, by `shell -c COMMAND`; None: /bin/sh, on
     Windows %COMSPEC%. buffer_bytes: how much of its most recent output is kept a task.
+    on_change: called with a task's id and "start", "output" or "status" when that changed, on
+    whichever thread saw it, with no lock held; it must not raise, and only take note, for the
+    reading of every task waits for it.
 
     Every method may be called from any thread, and none disturbs another that waits. The
     manager installs no signal handler, prints nothing, and starts nothing before the first
@@ -252,9 +269,15 @@ class TaskManager:
     waits for children that are not its own, exit codes are lost and read as 0.
     """
 
-    def __init__(self, shell: Optional[str] = None, buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(
+        self,
+        shell: Optional[str] = None,
+        buffer_bytes: int = BUFFER_BYTES,
+        on_change: Optional[Callable[[str, str], None]] = None,
+    ) -> None:
         self.shell = shell
         self.buffer_bytes = buffer_bytes
+        self._on_change = on_change
         # Unique to this manager: what survives of another one is never taken for ours.
         self._token = os.urandom(8).hex()
         # _mutex owns the table of tasks, every field of a task, every log and every ending.
@@ -341,12 +364,14 @@ class TaskManager:
                     limit = (task.started_monotonic + timeout_s, task_id, task)
                     heapq.heappush(self._time_limits, limit)
                     self._keeper_wake.notify()
-                return TaskStatus(task)
+                status = TaskStatus(task)
         except (ManagerClosed, RuntimeError) as error:
             tree.discard()
             if isinstance(error, ManagerClosed):
                 raise
             raise SpawnFailed(command, str(error), SpawnFailed.MAKE_ROOM) from None
+        self._tell(task, CHANGED_START)
+        return status
 
     def status(self, task_id: str) -> TaskStatus:
         """Return what is known of a task now. Raises UnknownTask."""
@@ -571,6 +596,10 @@ class TaskManager:
 
     # The threads' side; each takes the mutex itself.
 
+    def _tell(self, task: _Task, change: str) -> None:
+        if self._on_change is not None:
+            self._on_change(task.task_id, change)
+
     def _wait_for_exit(self, task: _Task) -> None:
         task.tree.wait_exit()
         self._command_exited(task)
@@ -602,6 +631,7 @@ class TaskManager:
                 self._forget_ending(task.ending)
             for waiter in task.waiters:
                 waiter.notify_all()
+        self._tell(task, CHANGED_STATUS)
 
     def _forget_ending(self, ending: _Ending) -> None:
         ending.task.ending = None
@@ -646,6 +676,10 @@ class TaskManager:
 
     def _see_through(self, due: List[_Ending]) -> None:
         """Survey the trees of `due` once, act on what is found, say when to look again."""
+        for ending in due:
+            if not ending.told:
+                ending.told = True
+                self._tell(ending.task, CHANGED_STATUS)
         try:
             found = survey([ending.task.tree for ending in due])
         except OSError:
@@ -662,13 +696,17 @@ class TaskManager:
             else:
                 with self._mutex:
                     ending.look_at = min(ending.look_at, look_at)
+        left_nothing = []
         with self._mutex:
             for ending in gone:
                 ending.over = True
                 if ending.task.state == FINISHED:
                     self._forget_ending(ending)
+                    left_nothing.append(ending.task)
                 elif self._reader is not None:
                     self._reader.drain(ending.task)
+        for task in left_nothing:
+            self._tell(task, CHANGED_STATUS)
 
     def _advance(
         self, ending: _Ending, members: Optional[List[Any]], now: float

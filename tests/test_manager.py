@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -502,6 +503,35 @@ def test_ids_are_short_and_random(manager):
     ids = {manager.start(EXIT_0).task_id for _ in range(50)}
     assert len(ids) == 50
     assert all(re.fullmatch("t[0-9a-hjkmnp-tv-z]{8}", task_id) for task_id in ids)
+
+
+def test_changes_are_told():
+    """Whoever wants to know is told that a task started, printed, is stopping, and ended."""
+    told = queue.Queue()
+    with TaskManager(on_change=lambda task_id, change: told.put((task_id, change))) as manager:
+
+        def await_change(change):
+            while told.get(timeout=DEADLINE_S) != (task.task_id, change):
+                pass
+
+        task = manager.start(IGNORE_TERM)
+        await_change("start")
+        await_change("output")
+        assert manager.status(task.task_id).last_output_at >= task.started_at
+        manager.request_end(task.task_id, grace_s=0.3)
+        await_change("status")
+        assert manager.status(task.task_id).status == "stopping"
+        await_change("status")
+        assert manager.status(task.task_id).status == "terminated"
+
+        task = manager.start(EXIT_0)
+        await_change("status")
+        assert manager.status(task.task_id).status == "completed"
+        assert manager.status(task.task_id).last_output_at is None
+
+        task = manager.start(SLEEP, timeout_s=0.2)
+        await_change("status")
+        assert manager.wait(task.task_id).status == "timed_out"
 
 
 def test_an_unknown_id_is_answered_with_the_known(manager):
