@@ -271,16 +271,18 @@ class _Client:
         """Send a request; return its result. Raises _DemoFailed."""
         self._last_id += 1
         self._send({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})
-        try:
-            line = self._lines.get(timeout=_ANSWER_TIMEOUT_S)
-        except queue.Empty:
-            raise _DemoFailed("no answer to %s in %d s" % (method, _ANSWER_TIMEOUT_S)) from None
-        if not line:
-            raise _DemoFailed("the server ended instead of answering %s" % method)
-        try:
-            message = json.loads(line)
-        except ValueError:
-            raise _DemoFailed("the server wrote what is no JSON: %r" % line[:200]) from None
+        message: Dict[str, Any] = {}
+        while message.get("id") != self._last_id:  # else it is a notification
+            try:
+                line = self._lines.get(timeout=_ANSWER_TIMEOUT_S)
+            except queue.Empty:
+                raise _DemoFailed("no answer to %s in %d s" % (method, _ANSWER_TIMEOUT_S)) from None
+            if not line:
+                raise _DemoFailed("the server ended instead of answering %s" % method)
+            try:
+                message = json.loads(line)
+            except ValueError:
+                raise _DemoFailed("the server wrote what is no JSON: %r" % line[:200]) from None
         if "result" not in message:
             raise _DemoFailed("%s was refused: %s" % (method, message.get("error")))
         result: Dict[str, Any] = message["result"]

@@ -257,10 +257,10 @@ class LineWriter:
                 lambda: self._backlog_bytes <= _BACKLOG_BYTES or self._broken, timeout_s
             )
 
-    def flush(self, timeout_s: float) -> None:
-        """Wait until all is written, at most `timeout_s` seconds."""
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all is written, at most `timeout_s` seconds; return whether it is."""
         with self._lock:
-            self._changed.wait_for(lambda: not self._backlog or self._broken, timeout_s)
+            return self._changed.wait_for(lambda: not self._backlog or self._broken, timeout_s)
 
     def _write_now(self, line: bytes) -> bytes:
         """Write as much as goes without blocking; return the rest."""

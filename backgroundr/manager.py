@@ -91,8 +91,9 @@ class TaskStatus:
     runtime_s, timeout_s (or None): seconds.
     processes_left: how many processes a finished command left behind that still run; None
     while the task is alive.
-    total_lines, total_bytes: printed so far on both streams. output_open: more may come;
-    also after the end, when a process that the command left behind still holds a stream.
+    total_lines, total_bytes: printed so far on both streams. retained_bytes: how much of it is
+    still kept. output_open: more may come; also after the end, when a process that the command
+    left behind still holds a stream.
     """
 
     __slots__ = (
@@ -112,6 +113,7 @@ class TaskStatus:
         "timeout_s",
         "total_lines",
         "total_bytes",
+        "retained_bytes",
         "output_open",
         "processes_left",
     )
@@ -133,6 +135,7 @@ class TaskStatus:
         self.timeout_s = task.timeout_s
         self.total_lines = task.log.total_lines()
         self.total_bytes = task.log.total_bytes()
+        self.retained_bytes = task.log.end - task.log.start
         self.output_open = bool(task.open_streams)
         self.processes_left: Optional[int] = 0 if task.state == FINISHED else None
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Schema = Dict[str, Any]
 
 ROW_COMMAND_CHARS = 120
+_PROGRESS_LINE_CHARS = 200
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
@@ -144,11 +145,14 @@ def how_it_ended(task: TaskStatus) -> str:
     return "exit code %d" % code
 
 
-def left_note(task: TaskStatus) -> str:
-    """Return the same as `left_text`, for a row of a list."""
+def outcome_text(task: TaskStatus) -> str:
+    """Return the status of a task for a row of a list, "failed (exit code 2)"."""
+    if not task.is_final:
+        return task.status
+    text = "%s (%s)" % (task.status, how_it_ended(task))
     if not task.processes_left:
-        return ""
-    return " with %s left" % count_text(task.processes_left, "process", "processes")
+        return text
+    return "%s with %s left" % (text, count_text(task.processes_left, "process", "processes"))
 
 
 def left_text(task: TaskStatus) -> str:
@@ -226,6 +230,15 @@ def output_text(output: TaskOutput, stream: Optional[str]) -> str:
             count_text(output.earlier_lines, "earlier line"),
         )
     return "%s %s\n%s" % (total, head, output.text)
+
+
+def progress_text(output: TaskOutput) -> str:
+    """Return how a task is doing, in a line. output: the last line it printed."""
+    task = output.status
+    text = "Task %s is %s, for %s" % (label(task), task.status, duration_text(task.runtime_s))
+    if not output.text.strip():
+        return text
+    return "%s. Last line: %s" % (text, shorten(output.text, _PROGRESS_LINE_CHARS))
 
 
 def count_text(number: int, noun: str, plural: Optional[str] = None) -> str:

@@ -15,6 +15,8 @@ import traceback
 from .jsonrpc import MAX_MESSAGE_BYTES, Connection, LineReader, LineWriter
 from .manager import TaskManager
 from .mcp import McpHandler
+from .resources import changed_uris
+from .subscriptions import Subscriptions
 from .tools import default_tools
 from .version import __version__
 
@@ -52,9 +54,14 @@ def run_stdio_server(
         )
     threading.stack_size(_THREAD_STACK_BYTES)
     stdio = _Stdio()
-    with TaskManager(shell=shell) as manager:
-        handler = McpHandler(manager, default_tools())
-        writer = LineWriter(stdio.write, stdio.writable, stdio.stop)
+    writer = LineWriter(stdio.write, stdio.writable, stdio.stop)
+    subscriptions = Subscriptions(writer)
+
+    def on_change(task_id: str, change: str) -> None:
+        subscriptions.changed(changed_uris(task_id, change))
+
+    with TaskManager(shell=shell, on_change=on_change) as manager:
+        handler = McpHandler(manager, default_tools(), subscriptions)
         connection = Connection(
             LineReader(stdio.read, max_message_bytes),
             writer,
@@ -65,6 +72,7 @@ def run_stdio_server(
         connection.serve()
         # The tasks first: a call that waits for one is answered by its end.
         _close_patiently(manager, stdio)
+        subscriptions.close()
         connection.drain(_DRAIN_S)
     return 0 if stdio.signal is None else 128 + stdio.signal
 

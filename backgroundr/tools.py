@@ -5,7 +5,9 @@ A row's texts are written for a language model. `tools/list` is this table rende
 
 from __future__ import annotations
 
-from .cancel import CancelToken
+import json
+import time
+
 from .errors import BackgroundrError, InvalidValue, UnknownTask
 from .jsonrpc import Deferred
 from .lifecycle import STATUS_WORDS
@@ -21,9 +23,10 @@ from .report import (
     how_it_ended,
     iso_time,
     label,
-    left_note,
     left_text,
     object_of,
+    outcome_text,
+    progress_text,
     row_fields,
     shorten,
     started_fields,
@@ -35,37 +38,56 @@ from .schema import check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Tuple, Union
+    from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
+    from .cancel import CancelToken
     from .jsonrpc import Message
 
     Arguments = Dict[str, Any]
     Schema = Dict[str, Any]
     # The structured result, and the same facts written to be read.
     Answer = Tuple[Dict[str, Any], str]
-    ToolHandler = Callable[[TaskManager, Arguments, CancelToken], "Answer | Deferred"]
+    ToolHandler = Callable[[TaskManager, Arguments, "Caller"], "Answer | Deferred"]
+    # Takes the seconds that a call has waited, how many it will at most, and a sentence that
+    # says how things are.
+    Report = Callable[[float, float, str], None]
 
 INSTRUCTIONS = (
     "Runs shell commands in the background: dev servers, watchers, builds, language servers."
-    " run_background_task starts one and returns its task_id at once. get_task_status shows"
-    " state, exit code and the most recent output. end_background_task ends a task with every"
-    " process it started, and waits for that. list_background_tasks finds a task again whose"
-    " id is forgotten. A finished task stays readable; all tasks end with this server. For a"
-    " quick command whose output is wanted at once, an ordinary shell tool is simpler."
+    " run_background_task starts one and returns its task_id at once. wait_for_task returns"
+    " when a task is over, with its output: use it for builds and tests, and do not poll."
+    " get_task_status shows state, exit code and the most recent output now."
+    " end_background_task ends a task with every process it started, and waits for that."
+    " list_background_tasks finds a task again whose id is forgotten. A finished task stays"
+    " readable; all tasks end with this server. For a quick command whose output is wanted at"
+    " once, an ordinary shell tool is simpler."
 )
 
 TAIL_LINES = 50
+# Some hosts give a tool call no more than a minute.
+_WAIT_S = 30
+_MAX_WAIT_S = 3600
+# Hosts that give up on a silent call do so after tens of seconds.
+_PROGRESS_S = 2.0
 # How long after its grace an ending may take before it is answered as it stands.
 _END_PATIENCE_S = 5.0
+
+
+class Caller:
+    """Who made a call. cancel: cancelled when nobody wants the answer any more. report: tells
+    of the progress of a call that waits; None when nobody wants to hear of it."""
+
+    def __init__(self, cancel: CancelToken, report: Optional[Report] = None) -> None:
+        self.cancel = cancel
+        self.report = report
 
 
 class Tool:
     """One tool.
 
-    handler: gets the manager, checked arguments, and a token that is cancelled when nobody
-    wants the answer any more; returns (structured content, text) without delay, or a
-    Deferred of that, and raises BackgroundrError for what the caller can mend. annotations:
-    MCP's hints.
+    handler: gets the manager, checked arguments, and the caller; returns (structured content,
+    text) without delay, or a Deferred of that, and raises BackgroundrError for what the
+    caller can mend. annotations: MCP's hints.
     """
 
     def __init__(
@@ -104,7 +126,7 @@ class Tool:
         }
 
     def call(
-        self, manager: TaskManager, arguments: Arguments, cancel: CancelToken
+        self, manager: TaskManager, arguments: Arguments, caller: Caller
     ) -> Union[Message, Deferred]:
         """Return an MCP CallToolResult, or the work that will.
 
@@ -114,7 +136,7 @@ class Tool:
         if problems:
             return _error_result("%s was not called: %s." % (self.name, "; ".join(problems)))
         try:
-            answer = self.handler(manager, arguments, cancel)
+            answer = self.handler(manager, arguments, caller)
         except BackgroundrError as error:
             return _error_result(_advise(error))
         return answer.then(_result) if isinstance(answer, Deferred) else _result(answer)
@@ -123,7 +145,16 @@ class Tool:
 def _result(answer: Answer) -> Message:
     structured, text = answer
     return {
-        "content": [{"type": "text", "text": text}],
+        "content": [
+            {"type": "text", "text": text},
+            # MCP, server/tools, "Structured Content": the same once more, for programs that
+            # know nothing of structuredContent. A model has read it above.
+            {
+                "type": "text",
+                "text": json.dumps(structured, ensure_ascii=False),
+                "annotations": {"audience": ["user"], "priority": 0},
+            },
+        ],
         "structuredContent": structured,
         "isError": False,
     }
@@ -146,7 +177,7 @@ def _advise(error: BackgroundrError) -> str:
 # ---------------------------------------------------------------- handlers
 
 
-def _run(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Answer:
+def _run(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
     task = manager.start(
         arguments["command"],
         name=arguments.get("name"),
@@ -161,12 +192,13 @@ def _run(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Ans
     if task.timeout_s is not None:
         lines.append("It is ended when it still runs after %s." % duration_text(task.timeout_s))
     lines.append(
-        'Next: get_task_status with task_id "%s" shows its state and output.' % task.task_id
+        'Next: get_task_status with task_id "%s" shows its state and output; wait_for_task'
+        " waits for its end." % task.task_id
     )
     return started_fields(task), "\n".join(lines)
 
 
-def _status(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Answer:
+def _status(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
     stream = arguments.get("stream", "both")
     chosen = None if stream == "both" else stream
     output = manager.output(
@@ -175,7 +207,48 @@ def _status(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> 
     return tail_fields(output), tail_text(output, chosen)
 
 
-def _end(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Deferred:
+def _wait(manager: TaskManager, arguments: Arguments, caller: Caller) -> Union[Answer, Deferred]:
+    timeout_s = arguments.get("timeout_seconds", _WAIT_S)
+    task_id = arguments["task_id"]
+
+    def answer() -> Answer:
+        output = manager.output(task_id, TAIL_LINES)
+        text = tail_text(output, None)
+        if output.status.is_final:
+            return {"reason": "exited", **tail_fields(output)}, text
+        first = "Task %s has not ended within %s; it runs on. Wait again, or end it." % (
+            label(output.status),
+            duration_text(timeout_s),
+        )
+        return {"reason": "timeout", **tail_fields(output)}, first + "\n" + text
+
+    if manager.status(task_id).is_final:
+        return answer()
+
+    def wait() -> Answer:
+        _await_end(manager, task_id, timeout_s, caller)
+        return answer()
+
+    return Deferred(wait, answer)
+
+
+def _await_end(manager: TaskManager, task_id: str, timeout_s: float, caller: Caller) -> TaskStatus:
+    """Wait as `TaskManager.wait` does, and report meanwhile."""
+    began = time.monotonic()
+    while True:
+        waited_s = time.monotonic() - began
+        left_s = max(0.0, timeout_s - waited_s)
+        if caller.report is None or left_s <= _PROGRESS_S:
+            return manager.wait(task_id, left_s, caller.cancel)
+        status = manager.wait(task_id, _PROGRESS_S, caller.cancel)
+        if time.monotonic() < began + waited_s + _PROGRESS_S:
+            return status  # it was over before the time was
+        caller.report(
+            round(time.monotonic() - began, 3), timeout_s, progress_text(manager.output(task_id, 1))
+        )
+
+
+def _end(manager: TaskManager, arguments: Arguments, caller: Caller) -> Deferred:
     signal = arguments.get("signal", "SIGTERM")
     grace_s = arguments.get("grace_seconds", GRACE_S)
     # At once, and not on the thread that waits: where no thread can be had, it is this call
@@ -187,7 +260,7 @@ def _end(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Def
 
     return Deferred(
         # Longer than the grace only when something cannot be killed.
-        lambda: answer(manager.wait(before.task_id, grace_s + _END_PATIENCE_S, cancel)),
+        lambda: answer(_await_end(manager, before.task_id, grace_s + _END_PATIENCE_S, caller)),
         lambda: answer(manager.status(before.task_id)),
     )
 
@@ -236,15 +309,14 @@ def _end_lines(before: TaskStatus, task: TaskStatus, signal: str) -> List[str]:
     return [line for line in lines if line]
 
 
-def _list(manager: TaskManager, arguments: Arguments, cancel: CancelToken) -> Answer:
+def _list(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
     status = arguments.get("status")
     tasks = manager.list(status)
     rows = [
-        "%s  %s%s, %s, since %s  %s"
+        "%s  %s, %s, since %s  %s"
         % (
             label(task),
-            task.status,
-            " (%s)" % how_it_ended(task) + left_note(task) if task.is_final else "",
+            outcome_text(task),
             duration_text(task.runtime_s),
             iso_time(task.started_at),
             shorten(task.command, ROW_COMMAND_CHARS),
@@ -279,10 +351,10 @@ def default_tools() -> Dict[str, Tool]:
             "Run a background task",
             "Start a shell command in the background and return at once with its task_id. Use it"
             " for what runs long or until it is ended: dev servers, watchers, builds, language"
-            " servers. It returns before the command has done anything, so call get_task_status"
-            " then, also to see whether it failed. The command and all that it starts end with"
-            " end_background_task, or with this server. Its stdin is empty and it has no"
-            " terminal. Do not append '&' or use nohup.",
+            " servers. It returns before the command has done anything, so call wait_for_task or"
+            " get_task_status then, also to see whether it failed. The command and all that it"
+            " starts end with end_background_task, or with this server. Its stdin is empty and it"
+            " has no terminal. Do not append '&' or use nohup.",
             {
                 "command": {
                     "type": "string",
@@ -350,6 +422,29 @@ def default_tools() -> Dict[str, Tool]:
             object_of(TAIL_SCHEMA),
             {"readOnlyHint": True, "openWorldHint": False},
             _status,
+        ),
+        Tool(
+            "wait_for_task",
+            "Wait for a task",
+            "Wait until a task is over and return what get_task_status does, the moment it is."
+            " Use it for builds, tests and whatever else ends by itself, in place of asking"
+            " again and again. When the time is up first, that is no error: the task runs on,"
+            " and can be waited for again.",
+            {
+                "task_id": _TASK_ID,
+                "timeout_seconds": {
+                    "type": "number",
+                    "minimum": 0,
+                    "maximum": _MAX_WAIT_S,
+                    "default": _WAIT_S,
+                    "description": "How long to wait at most. Some clients give up on a call"
+                    " after a minute.",
+                },
+            },
+            ("task_id",),
+            object_of({"reason": {"enum": ["exited", "timeout"]}, **TAIL_SCHEMA}),
+            {"readOnlyHint": True, "openWorldHint": False},
+            _wait,
         ),
         Tool(
             "end_background_task",

@@ -71,8 +71,11 @@ class Client:
         self._lock = threading.Lock()
         self._answers: dict[object, queue.Queue] = {}
         self.unasked: queue.Queue = queue.Queue()  # what answers no request of ours
+        self.notifications: queue.Queue = queue.Queue()
         self.problems: list[str] = []
         self._tools: dict[str, dict] = {}
+        self.reads = threading.Event()  # cleared by a test whose client is not to read
+        self.reads.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -137,6 +140,13 @@ class Client:
         self.write(
             json.dumps({"jsonrpc": "2.0", "method": method, "params": self._enveloped(params)})
         )
+
+    def notification(self, method: str, timeout_s: float = DEADLINE_S) -> dict:
+        """Return the params of the next notification `method`; others before it are skipped."""
+        while True:
+            message = self.notifications.get(timeout=timeout_s)
+            if message["method"] == method:
+                return message.get("params", {})
 
     def write(self, line: str | bytes) -> None:
         """Write a line as it is."""
@@ -214,6 +224,7 @@ class Client:
     def _read(self) -> None:
         with self.process.stdout as lines:
             for line in lines:
+                assert self.reads.wait(DEADLINE_S)
                 try:
                     message = json.loads(line.decode("utf-8"))
                 except ValueError:
@@ -236,6 +247,9 @@ class Client:
                 self.problems.append("neither answer nor notification: %r" % line[:200])
 
     def _sort(self, message: dict) -> None:
+        if "method" in message:
+            self.notifications.put(message)
+            return
         with self._lock:
             answers = self._answers.get(message["id"]) if "id" in message else None
         (self.unasked if answers is None else answers).put(message)

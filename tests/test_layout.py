@@ -19,17 +19,17 @@ FLOORS = [
     {"version", "errors", "cancel"},
     {"lifecycle", "output", "screen", "reader", "proctree_posix", "proctree_win"}
     | {"jsonrpc", "schema"},
-    {"proctree"},
+    {"proctree", "subscriptions"},
     {"manager"},
     {"report"},
-    {"tools"},
+    {"tools", "resources"},
     {"mcp"},
     {"server"},
     {"demo"},
     {"cli"},
     {"__init__", "__main__"},
 ]
-PROTOCOL_SIDE = {"jsonrpc", "schema"}
+PROTOCOL_SIDE = {"jsonrpc", "schema", "subscriptions"}
 PROCESS_SIDE = {
     "lifecycle",
     "output",

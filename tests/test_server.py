@@ -57,7 +57,7 @@ def call_message(id, tool, **arguments):
 
 
 def serve(data, **popen):
-    """Run a server with `data` as its whole input; return (exit status, messages)."""
+    """Run a server with `data` as its whole input; return (exit status, answers)."""
     process = subprocess.run(
         SERVER,
         input=data,
@@ -67,7 +67,8 @@ def serve(data, **popen):
         check=False,
         **popen,
     )
-    return process.returncode, [json.loads(line) for line in process.stdout.splitlines()]
+    messages = [json.loads(line) for line in process.stdout.splitlines()]
+    return process.returncode, [message for message in messages if "id" in message]
 
 
 # ---------------------------------------------------------------- opening
@@ -581,7 +582,7 @@ def test_exit_codes_are_true_when_the_parent_ignores_sigchld():
         def ask(message):
             requests.write(json.dumps(message).encode() + b"\n")
             requests.flush()
-            return json.loads(answers.readline())["result"]
+            return next(m["result"] for m in map(json.loads, answers) if "id" in m)
 
         ask(INITIALIZE)
         started = ask(call_message(1, "run_background_task", command="exit 5"))

@@ -27,6 +27,7 @@ from .programs import (
 TOOLS = [
     "run_background_task",
     "get_task_status",
+    "wait_for_task",
     "end_background_task",
     "list_background_tasks",
 ]
@@ -67,7 +68,7 @@ def test_the_list_tells_a_model_all_it_needs(client):
         assert all(one["description"] for one in tool["inputSchema"]["properties"].values())
         assert all(isinstance(hint, bool) for hint in tool["annotations"].values())
     reading = [name for name in TOOLS if tools[name]["annotations"]["readOnlyHint"]]
-    assert reading == ["get_task_status", "list_background_tasks"]
+    assert reading == ["get_task_status", "wait_for_task", "list_background_tasks"]
     assert len(json.dumps(tools)) < 12000
 
 
@@ -86,6 +87,23 @@ def test_a_start_tells_what_was_started(client, tmp_path):
     assert second == "It is running with pid %d in %s." % (task["pid"], tmp_path)
     assert third == "It is ended when it still runs after 1 min 30 s."
     assert 'get_task_status with task_id "%s"' % task["task_id"] in last
+
+
+def test_the_text_is_followed_by_the_same_as_json(client):
+    """A second block has the structured result for programs; a model is not meant to read it."""
+    task_id = finished(client, python("print('caf\u00e9 \U0001f600')"))["task_id"]
+    for tool, arguments in (
+        ("get_task_status", {"task_id": task_id}),
+        ("wait_for_task", {"task_id": task_id}),
+        ("list_background_tasks", {}),
+    ):
+        result = client.request("tools/call", {"name": tool, "arguments": arguments})
+        words, facts = result["content"]
+        assert json.loads(facts["text"]) == result["structuredContent"]
+        assert facts["annotations"] == {"audience": ["user"], "priority": 0}
+        assert task_id in words["text"]
+    failed = client.request("tools/call", {"name": "get_task_status"})
+    assert len(failed["content"]) == 1
 
 
 def test_the_environment_is_added_to(client):
@@ -308,6 +326,10 @@ def test_a_list_has_a_short_row_a_task(client):
         ("get_task_status", {"task_id": "x", "tail_lines": -1}, "tail_lines must be at least 0"),
         ("get_task_status", {"task_id": "x", "tail_lines": "9"}, 'a whole number, not "9"'),
         ("get_task_status", {"task_id": "x", "stream": "all"}, 'one of "both", "stdout", "stderr"'),
+        ("wait_for_task", {}, "task_id is required"),
+        ("wait_for_task", {"task_id": "x", "timeout_seconds": "soon"}, 'a number, not "soon"'),
+        ("wait_for_task", {"task_id": "x", "timeout_seconds": -5}, "must be at least 0, not -5"),
+        ("wait_for_task", {"task_id": "x", "timeout_seconds": 3601}, "must be at most 3600"),
         ("end_background_task", {"task_id": "x", "signal": "SIGSTOP"}, "signal must be one of"),
         ("end_background_task", {"task_id": "x", "grace_seconds": 1e9}, "must be at most 3600"),
         ("end_background_task", {}, "task_id is required"),
@@ -322,7 +344,7 @@ def test_a_wrong_argument_is_named(client, tool, arguments, complaint):
     assert client.call("list_background_tasks").structured == {"tasks": []}
 
 
-@pytest.mark.parametrize("tool", ["get_task_status", "end_background_task"])
+@pytest.mark.parametrize("tool", ["get_task_status", "wait_for_task", "end_background_task"])
 def test_an_unknown_task_is_answered_with_the_next_step(client, tool):
     """A wrong id is no protocol error: the text names it and says where the right one is."""
     result = client.call(tool, task_id="t12345678")

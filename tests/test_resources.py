@@ -1,0 +1,233 @@
+"""Tasks as MCP resources, and the completion of their ids."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from backgroundr import TaskManager
+from backgroundr.resources import Resources, UnknownCursor
+
+from .client import RpcFailure
+from .programs import DEADLINE_S, EXIT_0, EXIT_3, HELLO, SLEEP, python
+
+TASKS = "backgroundr://tasks"
+TEMPLATE = "backgroundr://tasks/{task_id}/output"
+
+
+def output_of(task_id):
+    return TEMPLATE.replace("{task_id}", task_id)
+
+
+def finished(client, command, **arguments):
+    """Run a command to its end; return its id."""
+    task_id = client.start(command, **arguments)["task_id"]
+    assert client.call("wait_for_task", task_id=task_id).structured["reason"] == "exited"
+    return task_id
+
+
+def read(client, uri):
+    """Return the one content of a resource."""
+    (content,) = client.request("resources/read", {"uri": uri})["contents"]
+    assert content["uri"] == uri
+    return content
+
+
+def test_the_list_has_the_tasks_and_each_output(client):
+    """The list begins with the tasks themselves, then has each one's output, newest first."""
+    (only,) = client.request("resources/list")["resources"]
+    assert (only["uri"], only["mimeType"]) == (TASKS, "application/json")
+    older = finished(client, HELLO, name="greeter")
+    newer = client.start(SLEEP)["task_id"]
+    result = client.request("resources/list")
+    assert "nextCursor" not in result
+    uris = [resource["uri"] for resource in result["resources"]]
+    assert uris == [TASKS, output_of(newer), output_of(older)]
+    output = result["resources"][2]
+    assert output["title"] == "Output of %s (greeter)" % older
+    assert output["description"].startswith("completed (exit code 0): ")
+    assert (output["mimeType"], output["size"]) == ("text/plain", 6)
+    modified = output["annotations"]["lastModified"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", modified)
+    task = client.status(older)
+    assert task["started_at"] <= modified <= task["ended_at"]
+    silent = result["resources"][1]
+    assert silent["size"] == 0
+    assert silent["annotations"]["lastModified"] == client.status(newer)["started_at"]
+
+
+def test_the_tasks_are_read_as_json(client):
+    """The resource of all tasks holds the same rows as list_background_tasks."""
+    assert json.loads(read(client, TASKS)["text"]) == {"tasks": []}
+    finished(client, EXIT_3, name="broken")
+    content = read(client, TASKS)
+    assert content["mimeType"] == "application/json"
+    assert json.loads(content["text"]) == client.call("list_background_tasks").structured
+
+
+def test_output_is_read_as_text(client):
+    """The resource of a task's output holds all of it, as a terminal would show it."""
+    code = "for i in range(200): print('line', i)\nprint('\\x1b[31mred\\x1b[0m')"
+    task_id = finished(client, python(code))
+    content = read(client, output_of(task_id))
+    assert content["mimeType"] == "text/plain"
+    lines = content["text"].split("\n")
+    assert (lines[0], lines[-1], len(lines)) == ("line 0", "red", 201)
+    assert read(client, output_of(finished(client, EXIT_0)))["text"] == ""
+
+
+def test_output_that_is_no_longer_kept_is_counted():
+    """A resource says in its first line how much of the output is gone."""
+    with TaskManager(buffer_bytes=10000) as manager:
+        task = manager.start(python("for i in range(10000): print('line', i)"))
+        manager.wait(task.task_id, timeout_s=DEADLINE_S)
+        text = Resources(manager).read(output_of(task.task_id))["text"]
+        first, *kept = text.split("\n")
+        gone = re.fullmatch(
+            r"\[backgroundr: ([\d,]+) bytes of this output, ([\d,]+) whole lines, came before"
+            r" this and are no longer kept\]",
+            first,
+        )
+        gone_bytes, gone_lines = (int(number.replace(",", "")) for number in gone.groups())
+        assert gone_bytes + len("\n".join(kept)) + 1 == 98890
+        assert gone_lines + len(kept) == 10000
+        assert kept[-1] == "line 9999"
+        assert kept[0] in "line %d" % gone_lines
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "backgroundr://tasks/t00000000/output",
+        "backgroundr://tasks/output",
+        "backgroundr://tasks//output",
+        "backgroundr://tasks/",
+        "backgroundr://tasks/{task_id}/output",
+        "backgroundr://TASKS",
+        "file:///etc/passwd",
+        "../../etc/passwd",
+        "no uri",
+        "",
+        "x" * 10000,
+    ],
+)
+def test_an_unknown_resource_is_refused(client, uri):
+    """What is not there is an error with the code of its era, which gives the URI back."""
+    with pytest.raises(RpcFailure) as failure:
+        client.request("resources/read", {"uri": uri})
+    assert failure.value.code == (-32602 if client.is_modern else -32002)
+    assert failure.value.data == {"uri": uri}
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "words"),
+    [
+        ("resources/read", {}, "uri is required"),
+        ("resources/read", {"uri": 5}, "uri must be a string, not 5"),
+        ("resources/list", {"cursor": 5}, "cursor must be a string, not 5"),
+        ("resources/list", {"cursor": "no-such"}, "no page with this cursor"),
+        ("resources/templates/list", {"cursor": "x"}, "no page with this cursor"),
+        ("completion/complete", {}, "ref is required; argument is required"),
+        (
+            "completion/complete",
+            {"ref": {"type": "ref/prompt", "name": "x"}, "argument": {"name": "a", "value": ""}},
+            "nothing to complete but the template " + re.escape(TEMPLATE),
+        ),
+        (
+            "completion/complete",
+            {"ref": {"type": "ref/resource", "uri": TASKS}, "argument": {"name": "a", "value": ""}},
+            "nothing to complete but the template",
+        ),
+        (
+            "completion/complete",
+            {"ref": {"type": "ref/resource", "uri": TEMPLATE}, "argument": {"name": "task_id"}},
+            "argument.value is required",
+        ),
+        (
+            "completion/complete",
+            {
+                "ref": {"type": "ref/resource", "uri": TEMPLATE},
+                "argument": {"name": "id", "value": ""},
+            },
+            "has no argument but task_id",
+        ),
+    ],
+)
+def test_wrong_params_are_named(client, method, params, words):
+    """A request that cannot be served says what is wrong with it."""
+    with pytest.raises(RpcFailure, match=words) as failure:
+        client.request(method, params)
+    assert failure.value.code == -32602
+
+
+def complete(client, start):
+    params = {
+        "ref": {"type": "ref/resource", "uri": TEMPLATE},
+        "argument": {"name": "task_id", "value": start},
+    }
+    return client.request("completion/complete", params)["completion"]
+
+
+def test_the_template_is_completed_with_ids(client):
+    """The one template leads to a task's output; its argument is completed by id or name."""
+    (template,) = client.request("resources/templates/list")["resourceTemplates"]
+    assert template["uriTemplate"] == TEMPLATE
+    assert complete(client, "") == {"values": [], "total": 0, "hasMore": False}
+    build = finished(client, EXIT_0, name="build")
+    tests = finished(client, EXIT_0, name="tests")
+    assert complete(client, "")["values"] == [tests, build]
+    assert complete(client, build[:4])["values"] == [build]
+    assert complete(client, "bui") == {"values": [build], "total": 1, "hasMore": False}
+    assert complete(client, "nothing like it")["values"] == []
+
+
+class FakeTask:
+    """As much of a TaskStatus as a list needs."""
+
+    def __init__(self, task_id):
+        self.task_id = task_id
+        self.name = None
+        self.command = "true"
+        self.status = "running"
+        self.is_final = False
+        self.retained_bytes = 0
+        self.started_at = 0.0
+        self.last_output_at = None
+
+
+class FakeManager:
+    """A manager of many tasks, none of which had to be started."""
+
+    def __init__(self, count):
+        self.tasks = [FakeTask("t%05d" % number) for number in range(count)]
+
+    def list(self):
+        return list(self.tasks)
+
+
+def test_a_long_list_comes_in_pages():
+    """Pages follow one another without a gap, also when tasks start meanwhile."""
+    manager = FakeManager(250)
+    resources = Resources(manager)
+    first, cursor = resources.page(None)
+    assert [len(first), first[0]["uri"], first[1]["name"]] == [101, TASKS, "t00249"]
+    manager.tasks.append(FakeTask("t99999"))
+    second, cursor = resources.page(cursor)
+    third, end = resources.page(cursor)
+    assert end is None
+    names = [resource["name"] for resource in first[1:] + second + third]
+    assert names == ["t%05d" % number for number in reversed(range(250))]
+    with pytest.raises(UnknownCursor):
+        resources.page("t12345")
+    exactly, end = Resources(FakeManager(100)).page(None)
+    assert (len(exactly), end) == (101, None)
+
+
+def test_completions_are_a_hundred_at_most():
+    """Of many ids the newest hundred are offered, and the rest is counted."""
+    completion = Resources(FakeManager(250)).complete("t")
+    assert len(completion["values"]) == 100
+    assert completion["values"][0] == "t00249"
+    assert (completion["total"], completion["hasMore"]) == (250, True)
