@@ -1,7 +1,7 @@
 """A test client of MCP: a real server process, its real stdin and stdout, in either era.
 
-Every line that the server writes is checked as it arrives, and every structured result
-against the schema that its tool declares.
+Every line that the server writes is checked as it arrives, as `messages` tells, and every
+structured result against the schema that its tool declares.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from pathlib import Path
 
 from backgroundr.schema import check
 
+from .messages import LEGACY_VERSIONS, META, MODERN_VERSION, Transcript
 from .programs import DEADLINE_S
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = [sys.executable, "-m", "backgroundr"]
 # For a program that imports the package, or runs it, from wherever it is started.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-LEGACY_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
-MODERN_VERSION = "2026-07-28"
-META = "io.modelcontextprotocol/"
 
 
 class RpcFailure(Exception):
@@ -73,6 +72,7 @@ class Client:
         self.unasked: queue.Queue = queue.Queue()  # what answers no request of ours
         self.notifications: queue.Queue = queue.Queue()
         self.problems: list[str] = []
+        self._transcript = Transcript(version)
         self._tools: dict[str, dict] = {}
         self.reads = threading.Event()  # cleared by a test whose client is not to read
         self.reads.set()
@@ -150,8 +150,9 @@ class Client:
 
     def write(self, line: str | bytes) -> None:
         """Write a line as it is."""
-        data = line if isinstance(line, bytes) else line.encode()
-        self.process.stdin.write(data + b"\n")
+        data = (line if isinstance(line, bytes) else line.encode()) + b"\n"
+        self._transcript.wrote(data)
+        self.process.stdin.write(data)
         self.process.stdin.flush()
 
     # ------------------------------------------------ tools
@@ -198,7 +199,7 @@ class Client:
         self._reader.join(DEADLINE_S)
         stderr_text = "" if self._stderr_seen else self.stderr_text()
         self._stderr.close()
-        assert self.problems == []
+        assert self.problems == [], "\n".join(self.problems)
         assert stderr_text == ""
         return status
 
@@ -225,31 +226,26 @@ class Client:
         with self.process.stdout as lines:
             for line in lines:
                 assert self.reads.wait(DEADLINE_S)
-                try:
-                    message = json.loads(line.decode("utf-8"))
-                except ValueError:
-                    self.problems.append("no JSON: %r" % line[:200])
-                    continue
-                self._check(line, message)
-                for one in message if isinstance(message, list) else [message]:
-                    self._sort(one)
+                for message in self._check(line):
+                    self._sort(message)
         with self._lock:
             for answers in self._answers.values():
                 answers.put(None)
 
-    def _check(self, line: bytes, message: object) -> None:
-        if not line.endswith(b"\n"):
-            self.problems.append("no newline at the end: %r" % line[-200:])
-        for one in message if isinstance(message, list) else [message]:
-            if not isinstance(one, dict) or one.get("jsonrpc") != "2.0":
-                self.problems.append("no JSON-RPC message: %r" % line[:200])
-            elif ("result" in one) + ("error" in one) + ("method" in one) != 1:
-                self.problems.append("neither answer nor notification: %r" % line[:200])
+    def _check(self, line: bytes) -> list[dict]:
+        """Return the messages in a line; what is wrong with them goes to `problems`."""
+        try:
+            messages, problems = self._transcript.read(line)
+        except Exception:  # or the test would wait for an answer, and nobody would know why
+            messages, problems = [], [traceback.format_exc()]
+        self.problems += problems
+        return messages
 
     def _sort(self, message: dict) -> None:
         if "method" in message:
             self.notifications.put(message)
             return
+        id = message.get("id")
         with self._lock:
-            answers = self._answers.get(message["id"]) if "id" in message else None
+            answers = self._answers.get(id) if isinstance(id, (str, int)) else None
         (self.unasked if answers is None else answers).put(message)

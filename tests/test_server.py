@@ -22,6 +22,7 @@ from .client import (
     Client,
     RpcFailure,
 )
+from .messages import read_all
 from .programs import (
     DEADLINE_S,
     HELLO,
@@ -57,7 +58,7 @@ def call_message(id, tool, **arguments):
 
 
 def serve(data, **popen):
-    """Run a server with `data` as its whole input; return (exit status, answers)."""
+    """Run a server with `data` as its whole input; return (exit status, checked answers)."""
     process = subprocess.run(
         SERVER,
         input=data,
@@ -67,7 +68,7 @@ def serve(data, **popen):
         check=False,
         **popen,
     )
-    messages = [json.loads(line) for line in process.stdout.splitlines()]
+    messages = read_all(data, process.stdout.splitlines(True))
     return process.returncode, [message for message in messages if "id" in message]
 
 
@@ -329,10 +330,11 @@ def test_a_client_that_writes_before_it_reads_is_not_stuck():
     ]
     # More than a pipe holds in both directions; if the server waited for us to read, this
     # write would never return.
-    process.stdin.write(b"".join(json.dumps(request).encode() + b"\n" for request in requests))
+    data = b"".join(json.dumps(request).encode() + b"\n" for request in requests)
+    process.stdin.write(data)
     process.stdin.close()
     with process.stdout as lines:
-        assert [json.loads(line)["id"] for line in lines] == list(range(401))
+        assert [message["id"] for message in read_all(data, lines)] == list(range(401))
     assert process.wait(DEADLINE_S) == 0
 
 
@@ -512,11 +514,11 @@ def test_standard_streams_may_be_a_non_blocking_socket():
         {"jsonrpc": "2.0", "id": number, "method": "tools/list"} for number in range(1, 101)
     ]
     with ours, ours.makefile("rwb") as stream:
-        for request in requests:
-            stream.write(json.dumps(request).encode() + b"\n")
+        data = b"".join(json.dumps(request).encode() + b"\n" for request in requests)
+        stream.write(data)
         stream.flush()
-        for request in requests:
-            assert json.loads(stream.readline())["id"] == request["id"]
+        messages = read_all(data, [stream.readline() for _ in requests])
+        assert [message["id"] for message in messages] == list(range(101))
         ours.shutdown(socket.SHUT_WR)
         assert stream.readline() == b""
     assert process.wait(DEADLINE_S) == 0
@@ -527,9 +529,10 @@ def test_standard_streams_may_be_a_non_blocking_socket():
 def test_a_closed_standard_stream_is_survived(closed):
     """A server that was started without one of its streams serves or ends, and never hangs."""
     command = ["sh", "-c", 'exec "$@" %s' % closed, "sh"] + SERVER
+    data = json.dumps(INITIALIZE).encode() + b"\n"
     result = subprocess.run(
         command,
-        input=json.dumps(INITIALIZE).encode() + b"\n",
+        input=data,
         stdout=subprocess.PIPE,
         env=ENVIRONMENT,
         timeout=DEADLINE_S,
@@ -537,7 +540,8 @@ def test_a_closed_standard_stream_is_survived(closed):
     )
     assert result.returncode == 0
     if closed.startswith("2"):
-        assert json.loads(result.stdout)["id"] == 0
+        (message,) = read_all(data, result.stdout.splitlines(True))
+        assert message["id"] == 0
     else:
         assert result.stdout == b""
 
@@ -552,16 +556,18 @@ def test_a_parent_that_leaks_a_thousand_descriptors_is_survived():
         "    os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)\n"
         "os.execv(sys.executable, [sys.executable, '-m', 'backgroundr'])\n"
     )
+    data = json.dumps(INITIALIZE).encode() + b"\n"
     result = subprocess.run(
         [sys.executable, "-c", program],
-        input=json.dumps(INITIALIZE).encode() + b"\n",
+        input=data,
         capture_output=True,
         env=ENVIRONMENT,
         timeout=DEADLINE_S,
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, b"")
-    assert json.loads(result.stdout)["id"] == 0
+    (message,) = read_all(data, result.stdout.splitlines(True))
+    assert message["id"] == 0
 
 
 @posix_only
@@ -580,9 +586,13 @@ def test_exit_codes_are_true_when_the_parent_ignores_sigchld():
     with process.stdin as requests, process.stdout as answers:
 
         def ask(message):
-            requests.write(json.dumps(message).encode() + b"\n")
+            data = json.dumps(message).encode() + b"\n"
+            requests.write(data)
             requests.flush()
-            return next(m["result"] for m in map(json.loads, answers) if "id" in m)
+            while True:
+                for message in read_all(data, [answers.readline()]):
+                    if "id" in message:
+                        return message["result"]
 
         ask(INITIALIZE)
         started = ask(call_message(1, "run_background_task", command="exit 5"))
@@ -603,14 +613,15 @@ def test_an_empty_environment_is_enough():
         json.dumps(INITIALIZE)
         + "\n"
         + json.dumps(call_message(1, "run_background_task", command=HELLO))
-    )
+    ).encode()
     result = subprocess.run(
         SERVER,
-        input=data.encode(),
+        input=data,
         stdout=subprocess.PIPE,
         env=keep,
         cwd=str(ROOT),
         timeout=DEADLINE_S,
         check=True,
     )
-    assert json.loads(result.stdout.splitlines()[1])["result"]["isError"] is False
+    started = read_all(data, result.stdout.splitlines(True))[1]
+    assert started["result"]["isError"] is False
