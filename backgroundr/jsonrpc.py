@@ -205,7 +205,8 @@ class LineWriter:
     on_broken: called once, when nobody reads the stream any more; not to use the writer.
 
     A line is written at once when the stream takes it. What it does not take waits for a
-    thread, so that a client that does not read stalls no one else.
+    thread, so that a client that does not read stalls no one else. late_bytes: how much that
+    thread has written so far, by which one can see whether the client reads.
     """
 
     def __init__(
@@ -223,6 +224,7 @@ class LineWriter:
         self._changed = threading.Condition(self._lock)
         self._backlog: Deque[bytes] = deque()
         self._backlog_bytes = 0
+        self.late_bytes = 0
         self._broken = False
         self._thread: Optional[threading.Thread] = None
 
@@ -285,7 +287,9 @@ class LineWriter:
     def _write_all(self, line: bytes) -> None:
         rest = memoryview(line)
         while rest:
-            rest = rest[self._write(bytes(rest)) :]
+            count = self._write(bytes(rest))
+            rest = rest[count:]
+            self.late_bytes += count
 
     def _write_backlog(self) -> None:
         while True:
@@ -380,11 +384,12 @@ class Connection:
         """Answer a call that its handler kept, if it is still in flight."""
         self._finish_later(call, lambda: result)
 
-    def drain(self, timeout_s: float) -> None:
-        """Wait until every call is answered and written, at most `timeout_s` seconds."""
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until every call is answered, and until all is written, at most `timeout_s`
+        seconds each; return whether it is so."""
         with self._lock:
-            self._idle.wait_for(lambda: not self._in_flight, timeout_s)
-        self._writer.flush(timeout_s)
+            answered = self._idle.wait_for(lambda: not self._in_flight, timeout_s)
+        return self._writer.flush(timeout_s) and answered
 
     def _take_line(self, line: bytes) -> None:
         try:

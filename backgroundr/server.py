@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Optional
 
-# What is in flight when the input ends has been answered by then, or is given up: with the
-# second that ending the tasks may take, clients (two seconds of patience) see a clean exit.
+# After a signal, what is still to be answered has been taken by then, or is given up.
 _DRAIN_S = 0.3
 # What a task is left to end in when a client that wants the server gone signals again.
 _IMPATIENT_GRACE_S = 0.2
 _IMPATIENCE_POLL_S = 0.02
-# For how long a client that has closed its side may leave its answers unread.
+# For how long a client that has closed its side may leave its answers unread: with the second
+# that ending the tasks may take, clients (two seconds of patience) still see a clean exit.
 _UNREAD_S = 1.0
 # Enough for every thread here, and small enough for hundreds of them.
 _THREAD_STACK_BYTES = 256 * 1024
@@ -73,7 +73,7 @@ def run_stdio_server(
         # The tasks first: a call that waits for one is answered by its end.
         _close_patiently(manager, stdio)
         subscriptions.close()
-        connection.drain(_DRAIN_S)
+        _drain_patiently(connection, writer, stdio)
     return 0 if stdio.signal is None else 128 + stdio.signal
 
 
@@ -95,18 +95,32 @@ def _close_patiently(manager: TaskManager, stdio: _Stdio) -> None:
             manager.close(_IMPATIENT_GRACE_S)
 
 
+def _drain_patiently(connection: Connection, writer: LineWriter, stdio: _Stdio) -> None:
+    """Let the client have what was answered, for as long as it reads and nobody signals."""
+    if stdio.signal is not None or stdio.unread:
+        connection.drain(_DRAIN_S)
+        return
+    late_bytes = -1
+    while writer.late_bytes > late_bytes and stdio.signal is None:
+        late_bytes = writer.late_bytes
+        if connection.drain(_UNREAD_S):
+            return
+
+
 class _Stdio:
     """The protocol's own duplicates of stdin and stdout, and the signals that end reading.
 
     In the rest of the process descriptor 0 is the null device and 1 is stderr, so that no
     print and no child can touch the protocol. signal: the number of the first one that came,
-    or None; signals: how many came. stopped: `stop` was called.
+    or None; signals: how many came. stopped: `stop` was called. unread: the client has closed
+    its side, and does not read.
     """
 
     def __init__(self) -> None:
         self.signal: Optional[int] = None
         self.signals = 0
         self.stopped = False
+        self.unread = False
         null = os.open(os.devnull, os.O_RDWR)
         while null <= 2:  # a parent may have closed one of the three; it must not be reused
             null = os.open(os.devnull, os.O_RDWR)
@@ -159,7 +173,9 @@ class _Stdio:
         """
         if self.stopped or sys.platform == "win32":
             return self.stopped
-        return waited_s > _UNREAD_S and bool(_poll(self._in, select.POLLHUP, 0) & select.POLLHUP)
+        if waited_s > _UNREAD_S and _poll(self._in, select.POLLHUP, 0) & select.POLLHUP:
+            self.unread = True
+        return self.unread
 
     def read(self, size: int) -> bytes:
         """Return some bytes of stdin, b"" at its end or after `stop`; blocks meanwhile."""

@@ -580,7 +580,6 @@ def read_all(written: bytes, lines, version: str = LEGACY_VERSIONS[-1]) -> list[
 
     For a server that is not driven through a Client. written: what it was sent before.
     """
-    lines = list(lines)  # before any is checked: a server waits at its end for no slow reader
     transcript = Transcript(version)
     transcript.wrote(written)
     read = [transcript.read(line) for line in lines]

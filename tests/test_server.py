@@ -460,6 +460,24 @@ def test_the_end_of_input_is_seen_behind_unread_answers():
     process.stdout.close()
 
 
+def test_a_slow_reader_gets_every_answer_after_the_end():
+    """After the end of its input the server waits for a client that still reads, slowly."""
+    lists = [{"jsonrpc": "2.0", "id": id, "method": "tools/list"} for id in range(1, 101)]
+    data = b"".join(json.dumps(message).encode() + b"\n" for message in [INITIALIZE, *lists])
+    process = subprocess.Popen(
+        SERVER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
+    )
+    process.stdin.write(data)
+    process.stdin.close()
+    lines = []
+    with process.stdout as answers:
+        for line in answers:
+            lines.append(line)
+            time.sleep(0.03)  # nearly three seconds in all
+    assert [message["id"] for message in read_all(data, lines)] == list(range(101))
+    assert process.wait(DEADLINE_S) == 0
+
+
 def test_a_call_in_flight_at_the_end_is_answered():
     """The end of the input ends the tasks, and so answers those who wait for an end."""
     with Client() as client:
