@@ -311,6 +311,11 @@ class TaskManager:
     ) -> None:
         self.close()
 
+    def __contains__(self, task_id: object) -> bool:
+        """Whether a task has this id."""
+        with self._mutex:
+            return task_id in self._tasks
+
     def start(
         self,
         command: str,

@@ -95,13 +95,10 @@ class Resources:
 
     def has(self, uri: str) -> bool:
         """Whether there is a resource with this URI."""
-        if uri == TASKS_URI:
-            return True
         try:
-            self._manager.status(_task_id(uri))
-        except (UnknownTask, UnknownResource):
+            return uri == TASKS_URI or _task_id(uri) in self._manager
+        except UnknownResource:
             return False
-        return True
 
     def complete(self, start: str) -> Dict[str, Any]:
         """Return the ids of tasks whose id or name begins with `start`, newest first, as an MCP

@@ -534,6 +534,12 @@ def test_changes_are_told():
         assert manager.wait(task.task_id).status == "timed_out"
 
 
+def test_a_manager_contains_its_tasks(manager):
+    """Whether there is a task with an id can be asked without an error."""
+    assert manager.start(EXIT_0).task_id in manager
+    assert "t00000000" not in manager
+
+
 def test_an_unknown_id_is_answered_with_the_known(manager):
     """Every call that names a task says which tasks there are when there is no such one."""
     with pytest.raises(UnknownTask, match="No task was started"):
