@@ -90,7 +90,7 @@ class TaskStatus:
     is over, last_output_at until it has printed something.
     runtime_s, timeout_s (or None): seconds.
     processes_left: how many processes a finished command left behind that still run; None
-    while the task is alive.
+    while the task is alive, and where the system cannot be looked at.
     total_lines, total_bytes: printed so far on both streams. retained_bytes: how much of it is
     still kept. output_open: more may come; also after the end, when a process that the command
     left behind still holds a stream.
@@ -201,6 +201,9 @@ class _Task(Channel):
         self.ended_monotonic: Optional[float] = None
         # It is known that nobody is left of the tree, and that stays so.
         self.tree_empty = False
+        # How many were left of it, and in which look at the system that was seen.
+        self.left: Optional[int] = None
+        self.left_look = 0
         self.log = OutputLog(manager.buffer_bytes)
         self.open_streams = set(tree.pipes.values())
         # Those who wait for this task; notified when it is over. They share the mutex.
@@ -291,6 +294,10 @@ class TaskManager:
         self._keeper_wake = threading.Condition(self._mutex)
         # Notified when an ending is over; `close` waits.
         self._ending_over = threading.Condition(self._mutex)
+        # Held during a look at the system for what finished tasks left; _looks counts those
+        # that have begun. Taken before _mutex.
+        self._looking = threading.Lock()
+        self._looks = 0
         self._tasks: Dict[str, _Task] = {}  # oldest first
         self._endings: List[_Ending] = []
         # A heap. The id keeps equal times from comparing tasks.
@@ -534,27 +541,44 @@ class TaskManager:
         """Fill in `processes_left` of those that are over; return `statuses`.
 
         One look at the system, outside of the mutex, and none for a task of which it is
-        known that nobody is left.
+        known that nobody is left. Who asks while another looks shares the next look with all
+        who do: sixty who waited for the same end do not look sixty times.
         """
         with self._mutex:
+            looks = self._looks
             over = [
                 (status, task)
                 for status, task in ((one, self._tasks[one.task_id]) for one in statuses)
                 if status.is_final and not task.tree_empty
             ]
         if over:
-            try:
-                found = survey([task.tree for _, task in over])
-            except OSError:
-                return statuses  # no descriptor free to look with
+            with self._looking:
+                with self._mutex:
+                    unseen = [task for _, task in over if task.left_look <= looks]
+                if unseen:
+                    self._look(unseen)
             with self._mutex:
                 for status, task in over:
-                    status.processes_left = len(found[task.tree])
-                    # One survey can miss a daemon in the moment of its birth, so soon after
-                    # the end of its command an empty one is not the last word.
-                    settled = status.ended_at is not None and time.time() - status.ended_at > 1
-                    task.tree_empty = settled and not found[task.tree]
+                    status.processes_left = task.left
         return statuses
+
+    def _look(self, tasks: List[_Task]) -> None:
+        """Count what is left of tasks that are over."""
+        with self._mutex:
+            self._looks += 1
+            look = self._looks
+        try:
+            found = survey([task.tree for task in tasks])
+        except OSError:
+            return  # no descriptor free to look with; what was seen last still stands
+        with self._mutex:
+            for task in tasks:
+                task.left = len(found[task.tree])
+                task.left_look = look
+                # One survey can miss a daemon in the moment of its birth, so soon after the
+                # end of its command an empty one is not the last word.
+                settled = task.ended_at is not None and time.time() - task.ended_at > 1
+                task.tree_empty = settled and not found[task.tree]
 
     # What follows and does not take the mutex itself is called with it held.
 

@@ -243,6 +243,8 @@ def _await_end(manager: TaskManager, task_id: str, timeout_s: float, caller: Cal
         status = manager.wait(task_id, _PROGRESS_S, caller.cancel)
         if time.monotonic() < began + waited_s + _PROGRESS_S:
             return status  # it was over before the time was
+        if status.is_final and not status.processes_left:
+            continue  # over in the same moment: the answer follows at once, and says it
         caller.report(
             round(time.monotonic() - began, 3), timeout_s, progress_text(manager.output(task_id, 1))
         )

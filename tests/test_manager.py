@@ -293,6 +293,40 @@ def test_many_wait_for_the_same_end(manager):
     assert seen == ["terminated"] * 20
 
 
+@posix_only
+def test_many_who_ask_share_a_look_at_the_system(manager, monkeypatch):
+    """What a finished task left is counted once for all who ask meanwhile, and never earlier
+    than they asked."""
+    mark = new_mark()
+    task_id = run(manager, "sleep %s & echo started" % mark).task_id
+    looks = []
+    gate = threading.Event()
+
+    def slow_survey(trees):
+        looks.append(trees)
+        assert gate.wait(DEADLINE_S)
+        return survey(trees)
+
+    monkeypatch.setattr("backgroundr.manager.survey", slow_survey)
+    seen = []
+
+    def ask():
+        seen.append(manager.status(task_id).processes_left)
+
+    first = threading.Thread(target=ask)
+    first.start()
+    eventually(lambda: looks, "the first look")
+    others = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in others:
+        thread.start()
+    eventually(lambda: sum(one.is_alive() for one in others) == 20, "all of them")
+    gate.set()
+    for thread in [first, *others]:
+        thread.join(DEADLINE_S)
+    assert seen == [1] * 21
+    assert 2 <= len(looks) < 10
+
+
 # ---------------------------------------------------------------- ending
 
 

@@ -7,6 +7,10 @@ import re
 
 import pytest
 
+from backgroundr import CancelToken, TaskOutput
+from backgroundr.output import OutputLog
+from backgroundr.tools import Caller, _await_end
+
 from .client import Client
 from .programs import (
     DEADLINE_S,
@@ -114,6 +118,56 @@ def test_progress_is_reported_to_who_gave_a_token(client):
     for wait in waits.values():
         assert client.tool_result("wait_for_task", wait).structured["reason"] == "timeout"
     assert client.notifications.empty()  # none without a token
+
+
+class FakeStatus:
+    """As much of a TaskStatus as a wait looks at."""
+
+    def __init__(self, is_final, processes_left):
+        self.is_final = is_final
+        self.processes_left = processes_left
+        self.task_id, self.name, self.status, self.runtime_s = "t1", None, "running", 1.0
+
+
+class FakeManager:
+    """A manager, and a clock, whose waits each take their whole time and find the next of
+    `statuses`."""
+
+    def __init__(self, statuses):
+        self.statuses = iter(statuses)
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def wait(self, task_id, timeout_s, cancel):
+        self.now += timeout_s
+        self.status = next(self.statuses)
+        return self.status
+
+    def output(self, task_id, tail_lines):
+        return TaskOutput(self.status, ["a line"], OutputLog(100).tail(1), 7)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "reports"),
+    [
+        ([(False, None), (False, None), (True, 0), (True, 0)], 2),
+        ([(True, 0), (True, 0)], 0),
+        ([(True, 3), (True, 2), (True, 0), (True, 0)], 2),
+    ],
+)
+def test_no_progress_is_reported_of_what_is_over(monkeypatch, statuses, reports):
+    """A task that ends in the moment of a report is answered, not reported: some clients take
+    the two in the wrong order."""
+    told = []
+    caller = Caller(CancelToken(), lambda *report: told.append(report))
+    manager = FakeManager([FakeStatus(*facts) for facts in statuses])
+    monkeypatch.setattr("backgroundr.tools.time", manager)
+    status = _await_end(manager, "t1", 2 * len(statuses), caller)
+    assert status.is_final
+    assert len(told) == reports
+    assert [report[0] for report in told] == [2.0, 4.0][:reports]
 
 
 @pytest.mark.parametrize("token", [None, True, 1.5, [], {}])
