@@ -43,6 +43,7 @@ class UnknownTask(BackgroundrError):
 
     # So many ids help a reader to find a typing error; more would only be noise.
     SHOWN = 5
+    SHOWN_CHARS = 100
 
     def __init__(self, task_id: str, known: Iterable[str]) -> None:
         self.task_id = task_id
@@ -53,7 +54,9 @@ class UnknownTask(BackgroundrError):
             there_are = "Known tasks, newest first: " + ", ".join(self.known[: self.SHOWN])
             if len(self.known) > self.SHOWN:
                 there_are += " and %d more" % (len(self.known) - self.SHOWN)
-        super().__init__("No task has the id %r. %s." % (task_id, there_are))
+        super().__init__(
+            "No task has the id %r. %s." % (str(task_id)[: self.SHOWN_CHARS], there_are)
+        )
 
 
 class SpawnFailed(BackgroundrError):

@@ -52,6 +52,9 @@ _WRITE_BYTES = min(4096, getattr(select, "PIPE_BUF", 4096))
 # With so much waiting to be written, no further message is taken; whether to stop instead
 # is looked at so often.
 _BACKLOG_BYTES = 4 * 1024 * 1024
+# What one array of messages may hold, and how much its answers, which have to be gathered.
+_BATCH_MESSAGES = 1000
+_BATCH_ANSWER_BYTES = 16 * 1024 * 1024
 _THROTTLE_S = 0.1
 
 
@@ -96,7 +99,7 @@ class Call:
         in_batch: bool,
     ) -> None:
         self._connection = connection
-        self.take_answer = answer
+        self.write_answer = answer
         self.id = id
         self.method = method
         self.params = params
@@ -339,8 +342,8 @@ class Connection:
         self._given_up = given_up
         self._on_error = on_error
         # _lock owns _in_flight, and the right to write about a call that is in it: what is
-        # cancelled is silent from that moment on. The writer takes a line without waiting
-        # for the peer, so this one does not wait for it either. _idle: notified when
+        # cancelled is silent from that moment on. The writer does not wait for the peer (but
+        # where no thread can be had), so this lock is held shortly. _idle: notified when
         # _in_flight shrinks.
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -381,8 +384,8 @@ class Connection:
                 self._writer.send(line)
 
     def answer(self, call: Call, result: Message) -> None:
-        """Answer a call that its handler kept, if it is still in flight."""
-        self._finish_later(call, lambda: result)
+        """Answer a call, if it is still in flight."""
+        self._work(call, lambda: result)
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until every call is answered, and until all is written, at most `timeout_s`
@@ -401,12 +404,23 @@ class Connection:
                 raise RpcError(INVALID_REQUEST, "Invalid request: an empty array")
             if not self._handler.batches_allowed():
                 raise RpcError(INVALID_REQUEST, "Invalid request: batches do not exist here")
+            if len(message) > _BATCH_MESSAGES:
+                raise RpcError(
+                    INVALID_REQUEST,
+                    "Invalid request: a batch of more than %d messages" % _BATCH_MESSAGES,
+                )
         except RpcError as error:
             self._send(_error_line(None, error))
             return
         batch = _Batch(self._send)
         for item in message:
-            self._take_message(item, batch.expect(), in_batch=True)
+            answer = batch.expect()
+            is_full = batch.answer_bytes > _BATCH_ANSWER_BYTES
+            if is_full and isinstance(item, dict) and is_id(item.get("id")):
+                words = "Not done: the answers before exceed %d bytes" % _BATCH_ANSWER_BYTES
+                answer(_error_line(item["id"], RpcError(INTERNAL_ERROR, words)))
+            else:
+                self._take_message(item, answer, in_batch=True)
         batch.complete()
 
     def _take_message(self, message: Any, answer: Answer, in_batch: bool) -> None:
@@ -451,55 +465,53 @@ class Connection:
             taken = self._in_flight.setdefault(call.id, call) is not call
         if taken:
             error = RpcError(INVALID_REQUEST, "Invalid request: a call with this id is in flight")
-            call.take_answer(_error_line(call.id, error))
+            call.write_answer(_error_line(call.id, error))
             return
-        outcome = self._run(call, lambda: self._handler.call(call))
-        if outcome is call:
+        try:
+            outcome = self._handler.call(call)
+        except Exception as error:
+            self._finish(call, self._failure(call, error))
+            return
+        if isinstance(outcome, Call):
             return  # whoever keeps it will answer it
         if not isinstance(outcome, Deferred):
-            self._finish(call, outcome)
+            self.answer(call, outcome)
             return
         try:
             threading.Thread(
-                target=self._finish_later,
-                args=(call, outcome.work),
-                name="backgroundr-call",
-                daemon=True,
+                target=self._work, args=(call, outcome.work), name="backgroundr-call", daemon=True
             ).start()
         except RuntimeError:
-            self._finish_later(call, outcome.otherwise)
+            self._work(call, outcome.otherwise)
 
-    def _finish_later(self, call: Call, work: Callable[[], Message]) -> None:
-        self._finish(call, self._run(call, work))
-
-    def _run(
-        self, call: Call, work: Callable[[], Union[Message, Deferred, Call]]
-    ) -> Union[bytes, Deferred, Call, None]:
-        """Return the whole answer to a call, or what its handler returned in its place; None
-        when it was cancelled."""
+    def _work(self, call: Call, work: Callable[[], Message]) -> None:
+        """Answer a call with the result of `work()`, or with why there is none."""
+        line: Optional[bytes]
         try:
-            result = work()
-            if isinstance(result, (Deferred, Call)):
-                return result
-            return encode_message({"jsonrpc": "2.0", "id": call.id, "result": result})
-        except RpcError as error:
-            return _error_line(call.id, error)
-        except Cancelled:
-            return None
-        except Exception:
-            self._on_error()
-            return _error_line(call.id, RpcError(INTERNAL_ERROR, "Internal error"))
+            line = encode_message({"jsonrpc": "2.0", "id": call.id, "result": work()})
+        except Exception as error:
+            line = self._failure(call, error)
+        self._finish(call, line)
 
-    def _finish(self, call: Call, line: Union[bytes, Deferred, Call, None]) -> None:
+    def _failure(self, call: Call, error: Exception) -> Optional[bytes]:
+        """Return the answer to a call that raised `error`; None when it was cancelled. Called
+        in the `except` block."""
+        if isinstance(error, Cancelled):
+            return None
+        if not isinstance(error, RpcError):
+            self._on_error()
+            error = RpcError(INTERNAL_ERROR, "Internal error")
+        return _error_line(call.id, error)
+
+    def _finish(self, call: Call, line: Optional[bytes]) -> None:
         """Answer a call, unless it was cancelled; it leaves the table after the writing, so
         that `drain` means what it says."""
-        assert line is None or isinstance(line, bytes)
         with self._lock:
             if self._in_flight.get(call.id) is call:
-                call.take_answer(line)
+                call.write_answer(line)
                 del self._in_flight[call.id]
             else:
-                call.take_answer(None)
+                call.write_answer(None)
             self._idle.notify_all()
 
     def _send(self, line: Optional[bytes]) -> None:
@@ -516,6 +528,7 @@ class _Batch:
         self._lock = threading.Lock()
         self._missing = 1  # `complete`
         self._answers: List[bytes] = []
+        self.answer_bytes = 0  # how much of answers there is so far
 
     def expect(self) -> Answer:
         """Return what is to be called with the answer to one message of the batch."""
@@ -531,6 +544,7 @@ class _Batch:
         with self._lock:
             if answer is not None:
                 self._answers.append(answer)
+                self.answer_bytes += len(answer)
             self._missing -= 1
             done = self._missing == 0 and bool(self._answers)
         if done:

@@ -37,7 +37,7 @@ from .lifecycle import (
 from .output import STREAMS, OutputLog
 from .proctree import native, open_tree, shell_argv, signal_name, signal_number, survey
 from .reader import Channel, open_reader
-from .screen import render
+from .screen import LINE_CHARS, render
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -406,11 +406,16 @@ class TaskManager:
         return self._count_left([one for one in every if status in (None, one.status)])
 
     def output(
-        self, task_id: str, tail_lines: int = 50, stream: Optional[str] = None
+        self,
+        task_id: str,
+        tail_lines: int = 50,
+        stream: Optional[str] = None,
+        line_chars: int = LINE_CHARS,
     ) -> TaskOutput:
         """Return the last `tail_lines` lines, as text that a terminal would show at the end.
 
-        stream: "stdout", "stderr", or None for both in the order of arrival. All that a
+        stream: "stdout", "stderr", or None for both in the order of arrival. line_chars: a
+        longer line is clipped in its middle, and says so. All that a
         command printed before its exit is there as soon as its status is final.
         Raises UnknownTask, InvalidValue.
         """
@@ -425,7 +430,7 @@ class TaskManager:
             tail = task.log.tail(tail_lines, streams)
             total_bytes = task.log.total_bytes(streams)
         self._count_left([status])
-        return TaskOutput(status, render(tail.pieces), tail, total_bytes)
+        return TaskOutput(status, render(tail.pieces, line_chars), tail, total_bytes)
 
     def wait(
         self,

@@ -20,7 +20,7 @@ from .jsonrpc import (
 from .manager import TaskManager
 from .resources import OUTPUT_ARGUMENT, OUTPUT_TEMPLATE, Resources, UnknownCursor, UnknownResource
 from .schema import check
-from .subscriptions import RESOURCE_LIST, SUBSCRIPTION_ID, Subscriptions
+from .subscriptions import MAX_LISTENS, RESOURCE_LIST, SUBSCRIPTION_ID, Subscriptions
 from .tools import INSTRUCTIONS, Caller, Tool
 from .version import __version__
 
@@ -61,8 +61,9 @@ _CHANGING = {"ttlMs": 0, "cacheScope": "private"}
 class _Method:
     """A row of the table.
 
-    handler: called with the McpHandler and the call. params: the schema of its parameters.
-    caching: what its result has to say of that in the modern era.
+    handler: called with the McpHandler and the call. eras: in which the method exists.
+    params: the schema of its parameters. caching: what its result has to say of that in the
+    modern era. before_initialize: it may come before the handshake.
     """
 
     def __init__(
@@ -108,8 +109,10 @@ class McpHandler:
         """Return the result of a request in the shape of its era. Raises RpcError."""
         era = self._era(call)
         row = _METHODS.get(call.method)
-        if row is None or era not in row.eras:
+        if row is None:
             raise RpcError(METHOD_NOT_FOUND, "Method not found: %s" % call.method[:100])
+        if era not in row.eras:
+            raise RpcError(METHOD_NOT_FOUND, _WRONG_ERA[era] % call.method)
         if era == LEGACY and self._negotiated is None and not row.before_initialize:
             # An error of any kind tells a client that probes which era to speak.
             raise RpcError(
@@ -150,6 +153,8 @@ class McpHandler:
         if not isinstance(meta, dict):
             raise RpcError(INVALID_PARAMS, '"_meta" must be an object')
         if _META + "protocolVersion" not in meta:
+            if _META + "clientCapabilities" in meta or _META + "clientInfo" in meta:
+                raise RpcError(INVALID_PARAMS, "protocolVersion is missing in _meta")
             return LEGACY
         version = meta[_META + "protocolVersion"]
         if not isinstance(version, str):
@@ -164,8 +169,9 @@ class McpHandler:
                 "Unsupported protocol version",
                 {"supported": [MODERN_VERSION], "requested": version},
             )
-        if not isinstance(meta.get(_META + "clientCapabilities"), dict):
-            raise RpcError(INVALID_PARAMS, "clientCapabilities in _meta must be an object")
+        problems = check(meta, _ENVELOPE, "")
+        if problems:
+            raise RpcError(INVALID_PARAMS, "Invalid _meta: %s" % "; ".join(problems))
         return MODERN
 
     def _modern_result(self, result: Message, row: _Method) -> Message:
@@ -245,17 +251,23 @@ class McpHandler:
         There is no answer while it is open; the server's end is the one thing that closes it.
         """
         wanted = call.params["notifications"]
-        uris: List[str] = []
+        uris: List[Optional[str]] = []
         granted: Dict[str, Any] = {}
         if "resourceSubscriptions" in wanted:
-            uris = [uri for uri in wanted["resourceSubscriptions"] if self._resources.has(uri)]
+            asked = dict.fromkeys(wanted["resourceSubscriptions"])
+            uris += [uri for uri in asked if self._resources.has(uri)]
             granted["resourceSubscriptions"] = list(uris)
         if wanted.get("resourcesListChanged"):
             uris.append(RESOURCE_LIST)
             granted["resourcesListChanged"] = True
         closed = self._modern_result({"_meta": {SUBSCRIPTION_ID: call.id}}, _METHODS[call.method])
         call.cancel.add_callback(lambda: self._subscriptions.stop(call.id))
-        self._subscriptions.listen(call.id, uris, granted, lambda: call.answer(closed))
+        if not self._subscriptions.listen(call.id, uris, granted, lambda: call.answer(closed)):
+            raise RpcError(
+                INVALID_REQUEST,
+                "There are %d open subscriptions, which is the most; cancel one first"
+                % MAX_LISTENS,
+            )
         return call
 
     def _complete(self, call: Call) -> Result:
@@ -296,6 +308,12 @@ def _refuse_cursor(call: Call) -> None:
 
 # ---------------------------------------------------------------- the table
 
+_WRONG_ERA = {
+    LEGACY: "Method not found: %%s exists in revision %s only, which has to be named in _meta"
+    % MODERN_VERSION,
+    MODERN: "Method not found: %%s does not exist in revision %s" % MODERN_VERSION,
+}
+
 _STRING = {"type": "string"}
 _BOOLEAN = {"type": "boolean"}
 
@@ -303,6 +321,19 @@ _BOOLEAN = {"type": "boolean"}
 def _params(properties: Schema, *required: str) -> Schema:
     return {"type": "object", "properties": properties, "required": list(required)}
 
+
+_LOG_LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
+
+# MCP 2026-07-28, RequestMetaObject. What else is in it is nobody's business here.
+_ENVELOPE = _params(
+    {
+        _META + "clientCapabilities": {"type": "object"},
+        _META + "clientInfo": {"type": "object"},
+        _META + "logLevel": {"enum": _LOG_LEVELS},
+        "progressToken": {"type": ["string", "integer"]},
+    },
+    _META + "clientCapabilities",
+)
 
 _CURSOR_PARAMS = _params({"cursor": _STRING})
 _URI_PARAMS = _params({"uri": _STRING}, "uri")

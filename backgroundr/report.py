@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Schema = Dict[str, Any]
 
-ROW_COMMAND_CHARS = 120
+SHORT_CHARS = 120
 _PROGRESS_LINE_CHARS = 200
 
 _TEXT = {"type": "string"}
@@ -65,9 +65,9 @@ def started_fields(task: TaskStatus) -> Dict[str, Any]:
     """Return what is known of a task from its start on; see STARTED_SCHEMA."""
     return {
         "task_id": task.task_id,
-        "name": task.name,
-        "command": task.command,
-        "cwd": task.cwd,
+        "name": None if task.name is None else unicode_text(task.name),
+        "command": unicode_text(task.command),
+        "cwd": unicode_text(task.cwd),
         "pid": task.pid,
         "status": task.status,
         "started_at": iso_time(task.started_at),
@@ -93,8 +93,18 @@ def row_fields(task: TaskStatus) -> Dict[str, Any]:
     """Return the short form for a list of tasks; see ROW_SCHEMA."""
     fields = status_fields(task)
     row = {key: fields[key] for key in ROW_SCHEMA}
-    row["command"] = shorten(task.command, ROW_COMMAND_CHARS)
+    row["command"] = shorten(task.command, SHORT_CHARS)
     return row
+
+
+def unicode_text(text: str) -> str:
+    """Return text without lone surrogates, which clients refuse. A path can bring them along,
+    where a byte of its name is no UTF-8 (PEP 383)."""
+    try:
+        text.encode("utf-8")
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def iso_time(seconds: float) -> str:
@@ -106,6 +116,7 @@ def iso_time(seconds: float) -> str:
 
 def shorten(text: str, chars: int) -> str:
     """Return text on one line, its newlines shown, at most `chars` characters."""
+    text = unicode_text(text)
     text = " ".join(text.strip().replace("\r", "").replace("\n", " \u23ce ").split())
     return text if len(text) <= chars else text[: chars - 3] + "..."
 
@@ -114,7 +125,7 @@ def label(task: TaskStatus) -> str:
     """Return the id of a task, and its name if it has one."""
     if task.name is None:
         return task.task_id
-    return "%s (%s)" % (task.task_id, shorten(task.name, ROW_COMMAND_CHARS))
+    return "%s (%s)" % (task.task_id, shorten(task.name, SHORT_CHARS))
 
 
 def duration_text(seconds: float) -> str:
@@ -167,7 +178,7 @@ def left_text(task: TaskStatus) -> str:
 
 def state_line(task: TaskStatus) -> str:
     """Return the first line of a status: what is, in one sentence."""
-    command = shorten(task.command, ROW_COMMAND_CHARS)
+    command = shorten(task.command, SHORT_CHARS)
     time_text = duration_text(task.runtime_s)
     if task.is_final:
         return "Task %s is over: %s, %s, after %s: %s" % (

@@ -7,7 +7,7 @@ import json
 from .errors import UnknownTask
 from .manager import CHANGED_OUTPUT, CHANGED_START
 from .report import (
-    ROW_COMMAND_CHARS,
+    SHORT_CHARS,
     count_text,
     iso_time,
     label,
@@ -32,14 +32,14 @@ _BEFORE_ID, _AFTER_ID = OUTPUT_TEMPLATE.split("{%s}" % OUTPUT_ARGUMENT)
 _PAGE_TASKS = 100
 # MCP, server/utilities/completion: at most 100 values.
 _COMPLETIONS = 100
-_EVERY_LINE = 2**62
+_NO_LIMIT = 2**62
 
 
 class UnknownResource(Exception):
     """There is no resource with this URI. uri: what was asked for."""
 
     def __init__(self, uri: str) -> None:
-        super().__init__("There is no resource %s" % shorten(uri, ROW_COMMAND_CHARS))
+        super().__init__("There is no resource %s" % shorten(uri, SHORT_CHARS))
         self.uri = uri
 
 
@@ -83,7 +83,7 @@ class Resources:
             text = json.dumps({"tasks": rows}, indent=2, ensure_ascii=False)
             return {"uri": uri, "mimeType": "application/json", "text": text}
         try:
-            output = self._manager.output(_task_id(uri), _EVERY_LINE)
+            output = self._manager.output(_task_id(uri), _NO_LIMIT, line_chars=_NO_LIMIT)
         except UnknownTask:
             raise UnknownResource(uri) from None
         return {"uri": uri, "mimeType": "text/plain", "text": _gap_text(output) + output.text}
@@ -115,8 +115,9 @@ class Resources:
         }
 
 
-def changed_uris(task_id: str, change: str) -> Tuple[str, ...]:
-    """Return the URIs of what reads differently after a change of which the manager tells."""
+def changed_uris(task_id: str, change: str) -> Tuple[Optional[str], ...]:
+    """Return the URIs of what reads differently after a change of which the manager tells: it
+    knows of all but the end of what a finished command left behind."""
     if change == CHANGED_OUTPUT:
         return (_output_uri(task_id),)
     if change == CHANGED_START:
@@ -141,7 +142,7 @@ def _output_resource(task: TaskStatus) -> Dict[str, Any]:
         "uri": _output_uri(task.task_id),
         "name": label(task),
         "title": "Output of %s" % label(task),
-        "description": "%s: %s" % (outcome_text(task), shorten(task.command, ROW_COMMAND_CHARS)),
+        "description": "%s: %s" % (outcome_text(task), shorten(task.command, SHORT_CHARS)),
         "mimeType": "text/plain",
         "size": task.retained_bytes,
         "annotations": {"lastModified": iso_time(task.last_output_at or task.started_at)},

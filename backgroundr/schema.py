@@ -8,77 +8,83 @@ other word is for the reader of the schema alone (title, description, default).
 from __future__ import annotations
 
 import json
+from itertools import islice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List
+    from typing import Any, Dict, Iterator, List
 
     Schema = Dict[str, Any]
 
+# More would help nobody to mend a call, and nothing is checked any further: so a list of a
+# million wrong items costs no more than a short one.
+_PROBLEMS = 10
 _SHOWN_CHARS = 60
 
 
 def check(value: Any, schema: Schema, where: str) -> List[str]:
-    """Return what is wrong with `value`, a sentence each; an empty list when it conforms.
+    """Return what is wrong with `value`, a sentence each, the first ten; an empty list when it
+    conforms.
 
     where: what to call the value, such as "cwd"; "" for the object of all arguments.
     """
+    return list(islice(_problems(value, schema, where), _PROBLEMS))
+
+
+def _problems(value: Any, schema: Schema, where: str) -> Iterator[str]:
     types = schema.get("type", [])
     names = types if isinstance(types, list) else [types]
     if names and not any(_has_type(value, name) for name in names):
         wanted = " or ".join(_ARTICLED[name] for name in names)
-        return ["%s must be %s, not %s" % (where or "the arguments", wanted, _shown(value))]
-    problems: List[str] = []
+        yield "%s must be %s, not %s" % (where or "the arguments", wanted, _shown(value))
+        return
     if "enum" in schema and value not in schema["enum"]:
         choices = ", ".join(_shown(choice) for choice in schema["enum"])
-        problems.append("%s must be one of %s, not %s" % (where, choices, _shown(value)))
+        yield "%s must be one of %s, not %s" % (where, choices, _shown(value))
     if isinstance(value, dict):
-        problems += _check_object(value, schema, where)
+        yield from _object_problems(value, schema, where)
     elif isinstance(value, list) and "items" in schema:
         for index, item in enumerate(value):
-            problems += check(item, schema["items"], "%s[%d]" % (where, index))
+            yield from _problems(item, schema["items"], "%s[%d]" % (where, index))
     elif isinstance(value, str):
         if len(value) < schema.get("minLength", 0):
-            problems.append("%s must not be empty" % where)
+            yield "%s must not be empty" % where
         if len(value) > schema.get("maxLength", len(value)):
-            problems.append(
+            yield (
                 "%s must have at most %d characters, not %d"
                 % (where, schema["maxLength"], len(value))
             )
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         if value < schema.get("minimum", value):
-            problems.append("%s must be at least %s, not %s" % (where, schema["minimum"], value))
+            yield "%s must be at least %s, not %s" % (where, schema["minimum"], _shown(value))
         if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
-            problems.append(
-                "%s must be more than %s, not %s" % (where, schema["exclusiveMinimum"], value)
-            )
+            least = schema["exclusiveMinimum"]
+            yield "%s must be more than %s, not %s" % (where, least, _shown(value))
         if value > schema.get("maximum", value):
-            problems.append("%s must be at most %s, not %s" % (where, schema["maximum"], value))
-    return problems
+            yield "%s must be at most %s, not %s" % (where, schema["maximum"], _shown(value))
 
 
-def _check_object(value: Dict[str, Any], schema: Schema, where: str) -> List[str]:
-    problems: List[str] = []
+def _object_problems(value: Dict[str, Any], schema: Schema, where: str) -> Iterator[str]:
     prefix = where + "." if where else ""
     properties = schema.get("properties", {})
     for name in schema.get("required", []):
         if name not in value:
-            problems.append("%s%s is required" % (prefix, name))
+            yield "%s%s is required" % (prefix, name)
     others = schema.get("additionalProperties", True)
     for name, item in value.items():
         if name in properties:
-            problems += check(item, properties[name], prefix + name)
+            yield from _problems(item, properties[name], prefix + name)
         elif others is False:
             missing = [name for name in schema.get("required", []) if name not in value]
-            problems.append(_unknown(prefix + name, list(properties), missing))
+            yield _unknown(prefix + name, list(properties), missing)
         elif isinstance(others, dict):
-            problems += check(item, others, prefix + name)
-    return problems
+            yield from _problems(item, others, prefix + name[:_SHOWN_CHARS])
 
 
 def _unknown(name: str, known: List[str], missing: List[str]) -> str:
     import difflib  # only a mistaken call pays for it
 
+    name = name[:_SHOWN_CHARS]
     # "cmd" is nearer to "cwd" than to the "command" that is not there.
     near = difflib.get_close_matches(name, missing, 1) or difflib.get_close_matches(name, known, 1)
     if near:
@@ -116,5 +122,7 @@ def _has_type(value: Any, name: str) -> bool:
 def _shown(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return _ARTICLED["object" if isinstance(value, dict) else "array"]
+    if isinstance(value, str):
+        value = value[: _SHOWN_CHARS + 1]
     text = json.dumps(value)
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."

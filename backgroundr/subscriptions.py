@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 
     from .jsonrpc import Id, LineWriter, Message
 
-# Stands among the URIs for the list of resources itself, which has none.
-RESOURCE_LIST = ""
+    Uri = Optional[str]
+
+# Stands among the URIs for the list of resources itself, which has none that a client could
+# name.
+RESOURCE_LIST = None
 
 # MCP 2026-07-28, basic/patterns/subscriptions: on every message of a subscription.
 SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 
 # How long changes are gathered after some have been told.
 _GATHER_S = 0.1
+# Each costs a message a change. Known clients have one or two.
+MAX_LISTENS = 100
 
 
 class _Listener:
@@ -33,9 +38,7 @@ class _Listener:
     finish: ends the listening call.
     """
 
-    def __init__(
-        self, id: Optional[Id], uris: Iterable[str], finish: Optional[Callable[[], None]]
-    ) -> None:
+    def __init__(self, id: Optional[Id], uris: Iterable[Uri], finish: Callable[[], None]) -> None:
         self.id = id
         self.uris = set(uris)
         self.finish = finish
@@ -58,31 +61,32 @@ class Subscriptions:
         # _lock owns the rest; held for nothing slow. _wanted: the URIs of all listeners.
         # _changed: those of which they are still to be told.
         self._lock = threading.Lock()
-        self._handshake = _Listener(None, (), None)
+        self._handshake = _Listener(None, (), lambda: None)
         self._listens: Dict[Id, _Listener] = {}
-        self._wanted: FrozenSet[str] = frozenset()
-        self._changed: Set[str] = set()
+        self._wanted: FrozenSet[Uri] = frozenset()
+        self._changed: Set[Uri] = set()
         self._notifier: Optional[threading.Thread] = None
         # Set when there is a change to tell, and at the end.
         self._wake = threading.Event()
         self._closed = threading.Event()
 
-    def subscribe(self, uri: str) -> None:
+    def subscribe(self, uri: Uri) -> None:
         """Have the client of a handshake told of changes of `uri`, without a tag."""
         with self._lock:
             self._handshake.uris.add(uri)
             self._update_wanted()
 
-    def unsubscribe(self, uri: str) -> None:
+    def unsubscribe(self, uri: Uri) -> None:
         """Undo `subscribe`; nothing happens when there is nothing to undo."""
         with self._telling, self._lock:
             self._handshake.uris.discard(uri)
             self._update_wanted()
 
     def listen(
-        self, id: Id, uris: Iterable[str], notifications: Message, finish: Callable[[], None]
-    ) -> None:
-        """Add a listener to `uris`, RESOURCE_LIST among them or not, until `stop` or `close`.
+        self, id: Id, uris: Iterable[Uri], notifications: Message, finish: Callable[[], None]
+    ) -> bool:
+        """Add a listener to `uris`, RESOURCE_LIST among them or not, until `stop` or `close`;
+        return False, and do nothing, when there are MAX_LISTENS.
 
         notifications: what it is told first, the kinds of message that it will hear.
         finish: called by `close`, unless the listener was removed before.
@@ -90,6 +94,8 @@ class Subscriptions:
         listener = _Listener(id, uris, finish)
         with self._telling:
             with self._lock:
+                if len(self._listens) >= MAX_LISTENS:
+                    return False
                 self._listens[id] = listener
                 self._update_wanted()
             self._writer.send(
@@ -97,6 +103,7 @@ class Subscriptions:
                     "notifications/subscriptions/acknowledged", {"notifications": notifications}
                 )
             )
+        return True
 
     def stop(self, id: Id) -> None:
         """Remove a listener; nothing is written for it any more, its finish not called."""
@@ -104,7 +111,7 @@ class Subscriptions:
             self._listens.pop(id, None)
             self._update_wanted()
 
-    def changed(self, uris: Tuple[str, ...]) -> None:
+    def changed(self, uris: Tuple[Uri, ...]) -> None:
         """Take note of changes; returns at once."""
         if self._wanted.isdisjoint(uris):
             return
@@ -133,21 +140,23 @@ class Subscriptions:
             self._listens.clear()
             self._update_wanted()
         for listener in listeners:
-            assert listener.finish is not None
             listener.finish()
 
     def _update_wanted(self) -> None:
         listeners = [self._handshake, *self._listens.values()]
-        self._wanted = frozenset().union(*(listener.uris for listener in listeners))
+        self._wanted = frozenset(uri for listener in listeners for uri in listener.uris)
         self._changed &= self._wanted
 
     def _notify(self) -> None:
         while True:
             self._wake.wait()
             self._wake.clear()
-            # What is told to a client that does not read would only pile up.
-            while not self._closed.is_set() and not self._writer.flush(_GATHER_S):
-                pass
+            # What is told to a client that does not read would only pile up. One that is
+            # merely behind is told in its turn.
+            late_bytes = self._writer.late_bytes
+            while not (self._closed.is_set() or self._writer.flush(_GATHER_S)):
+                if self._writer.late_bytes > late_bytes and self._writer.throttle(0):
+                    break
             if self._closed.is_set():
                 return
             self._tell()
@@ -159,14 +168,14 @@ class Subscriptions:
             messages: List[bytes] = []
             with self._lock:
                 for listener in [self._handshake, *self._listens.values()]:
-                    for uri in sorted(listener.uris & self._changed):
+                    for uri in sorted(listener.uris & self._changed, key=lambda uri: uri or ""):
                         messages.append(_change_message(listener, uri))
                 self._changed.clear()
             for message in messages:
                 self._writer.send(message)
 
 
-def _change_message(listener: _Listener, uri: str) -> bytes:
-    if uri == RESOURCE_LIST:
+def _change_message(listener: _Listener, uri: Uri) -> bytes:
+    if uri is RESOURCE_LIST:
         return listener.message("notifications/resources/list_changed", {})
     return listener.message("notifications/resources/updated", {"uri": uri})

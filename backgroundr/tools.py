@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import time
 
-from .errors import BackgroundrError, InvalidValue, UnknownTask
+from .errors import BackgroundrError, Cancelled, InvalidValue, SpawnFailed, UnknownTask
 from .jsonrpc import Deferred
 from .lifecycle import STATUS_WORDS
 from .manager import GRACE_S, MAX_SECONDS, TaskManager, TaskStatus
 from .report import (
-    ROW_COMMAND_CHARS,
     ROW_SCHEMA,
+    SHORT_CHARS,
     STARTED_SCHEMA,
     STATUS_SCHEMA,
     TAIL_SCHEMA,
@@ -33,6 +33,7 @@ from .report import (
     status_fields,
     tail_fields,
     tail_text,
+    unicode_text,
 )
 from .schema import check
 
@@ -139,14 +140,26 @@ class Tool:
             answer = self.handler(manager, arguments, caller)
         except BackgroundrError as error:
             return _error_result(_advise(error))
-        return answer.then(_result) if isinstance(answer, Deferred) else _result(answer)
+        if not isinstance(answer, Deferred):
+            return _result(answer)
+        work, otherwise = answer.work, answer.otherwise
+        return Deferred(lambda: _later_result(work), lambda: _later_result(otherwise))
+
+
+def _later_result(work: Callable[[], Answer]) -> Message:
+    try:
+        return _result(work())
+    except Cancelled:
+        raise
+    except BackgroundrError as error:
+        return _error_result(_advise(error))
 
 
 def _result(answer: Answer) -> Message:
     structured, text = answer
     return {
         "content": [
-            {"type": "text", "text": text},
+            {"type": "text", "text": unicode_text(text)},
             # MCP, server/tools, "Structured Content": the same once more, for programs that
             # know nothing of structuredContent. A model has read it above.
             {
@@ -161,7 +174,7 @@ def _result(answer: Answer) -> Message:
 
 
 def _error_result(text: str) -> Dict[str, Any]:
-    return {"content": [{"type": "text", "text": text}], "isError": True}
+    return {"content": [{"type": "text", "text": unicode_text(text)}], "isError": True}
 
 
 def _advise(error: BackgroundrError) -> str:
@@ -186,7 +199,7 @@ def _run(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
         timeout_s=arguments.get("timeout_seconds"),
     )
     lines = [
-        "Started task %s: %s" % (label(task), shorten(task.command, ROW_COMMAND_CHARS)),
+        "Started task %s: %s" % (label(task), shorten(task.command, SHORT_CHARS)),
         "It is %s with pid %d in %s." % (task.status, task.pid, task.cwd),
     ]
     if task.timeout_s is not None:
@@ -222,14 +235,17 @@ def _wait(manager: TaskManager, arguments: Arguments, caller: Caller) -> Union[A
         )
         return {"reason": "timeout", **tail_fields(output)}, first + "\n" + text
 
-    if manager.status(task_id).is_final:
+    if manager.status(task_id).is_final or timeout_s == 0:
         return answer()
 
     def wait() -> Answer:
         _await_end(manager, task_id, timeout_s, caller)
         return answer()
 
-    return Deferred(wait, answer)
+    def cannot_wait() -> Answer:
+        raise BackgroundrError("No thread is free to wait with. %s" % SpawnFailed.MAKE_ROOM)
+
+    return Deferred(wait, cannot_wait)
 
 
 def _await_end(manager: TaskManager, task_id: str, timeout_s: float, caller: Caller) -> TaskStatus:
@@ -321,7 +337,7 @@ def _list(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
             outcome_text(task),
             duration_text(task.runtime_s),
             iso_time(task.started_at),
-            shorten(task.command, ROW_COMMAND_CHARS),
+            shorten(task.command, SHORT_CHARS),
         )
         for task in tasks
     ]

@@ -1169,6 +1169,38 @@ def test_batch_without_calls_is_not_answered(batch):
     assert Peer().exchange(batch, call(9, "echo")) == [result(9, echo={})]
 
 
+def test_batch_of_too_many_is_refused():
+    """More messages in one array than anybody needs are not looked at."""
+    wrong, answers = Peer().exchange([1] * 1001, [call(id, "echo") for id in range(1000)])
+    assert codes([wrong]) == [(None, INVALID_REQUEST)]
+    assert "more than 1000 messages" in wrong["error"]["message"]
+    assert len(answers) == 1000
+
+
+def test_batch_whose_answers_are_too_large_is_cut(monkeypatch):
+    """What is asked after the answers of a batch have grown too large is not done, and told."""
+    monkeypatch.setattr("backgroundr.jsonrpc._BATCH_ANSWER_BYTES", 150)
+    peer = Peer()
+    batch = [
+        call(1, "echo", a="x" * 50),
+        call(2, "echo", a="x" * 50),
+        note("x"),
+        7,
+        call(3, "echo"),
+    ]
+    (answers,) = peer.exchange([*batch, call(4, "echo")])
+    assert codes(answers) == [
+        (1, None),
+        (2, None),
+        (None, INVALID_REQUEST),
+        (3, INTERNAL_ERROR),
+        (4, INTERNAL_ERROR),
+    ]
+    assert "the answers before exceed 150 bytes" in answers[3]["error"]["message"]
+    assert len(peer.handler.calls) == 2
+    assert peer.handler.notes == [("x", {})]
+
+
 def test_cancelled_call_is_left_out_of_its_batch():
     """A batch is answered without the call that was cancelled."""
     peer = Peer()

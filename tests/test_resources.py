@@ -11,7 +11,7 @@ from backgroundr import TaskManager
 from backgroundr.resources import Resources, UnknownCursor
 
 from .client import RpcFailure
-from .programs import DEADLINE_S, EXIT_0, EXIT_3, HELLO, SLEEP, python
+from .programs import DEADLINE_S, EXIT_0, EXIT_3, HELLO, SLEEP, posix_only, python
 
 TASKS = "backgroundr://tasks"
 TEMPLATE = "backgroundr://tasks/{task_id}/output"
@@ -76,6 +76,25 @@ def test_output_is_read_as_text(client):
     lines = content["text"].split("\n")
     assert (lines[0], lines[-1], len(lines)) == ("line 0", "red", 201)
     assert read(client, output_of(finished(client, EXIT_0)))["text"] == ""
+
+
+def test_a_long_line_is_read_whole(client):
+    """A resource is for programs too: its lines are not clipped, as those of a status are."""
+    task_id = finished(client, python("print('x' * 50000)"))
+    assert read(client, output_of(task_id))["text"] == "x" * 50000
+    assert "characters left out" in client.status(task_id)["output"]
+
+
+@posix_only
+def test_what_is_no_unicode_is_replaced(client):
+    """A name of bytes that are no UTF-8 comes back as text that every client takes."""
+    started = client.start("true # \udc81", name="\udcff")
+    assert (started["name"], started["command"]) == ("\ufffd" * 3, "true # " + "\ufffd" * 3)
+    assert client.call("wait_for_task", task_id=started["task_id"]).structured["exit_code"] == 0
+    listed = client.request("resources/list")["resources"][1]
+    for text in (json.dumps(listed, ensure_ascii=False), read(client, TASKS)["text"]):
+        assert text.encode("utf-8")
+        assert "\ufffd" in text
 
 
 def test_output_that_is_no_longer_kept_is_counted():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from backgroundr.schema import check
@@ -141,6 +143,26 @@ def test_all_problems_are_told_at_once():
         'there is no argument "bogus" (there are command, cwd, timeout_seconds, tail_lines,'
         " stream, env, words)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "schema"),
+    [
+        ([5] * 1000000, {"items": {"type": "string"}}),
+        ({str(number): 1 for number in range(100000)}, {"additionalProperties": False}),
+        ({str(number): 1 for number in range(100000)}, {"additionalProperties": {"type": "null"}}),
+        ({"x" * 10000000: 1}, {"properties": {"y": {}}, "additionalProperties": False}),
+        ({"x" * 10000000: 1}, {"additionalProperties": {"type": "string"}}),
+        ("x" * 10000000, {"enum": ["y"]}),
+    ],
+)
+def test_a_huge_mistake_costs_little(value, schema):
+    """However much is wrong, check tells a few sentences of it, and soon."""
+    began = time.process_time()
+    problems = check(value, schema, "it")
+    assert time.process_time() - began < 1
+    assert 1 <= len(problems) <= 10
+    assert sum(map(len, problems)) < 2000
 
 
 def test_wrong_type_hides_other_problems():

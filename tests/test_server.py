@@ -46,6 +46,7 @@ INITIALIZE = {
         "clientInfo": {"name": "tests", "version": "1"},
     },
 }
+ENVELOPE = {META + "protocolVersion": MODERN_VERSION, META + "clientCapabilities": {}}
 
 
 def call_message(id, tool, **arguments):
@@ -125,6 +126,11 @@ def test_a_client_that_probes_and_falls_back_gets_in():
         ({META + "protocolVersion": MODERN_VERSION}, -32602),
         ({META + "protocolVersion": 5, META + "clientCapabilities": {}}, -32602),
         ({META + "protocolVersion": MODERN_VERSION, META + "clientCapabilities": []}, -32602),
+        ({META + "clientCapabilities": {}}, -32602),
+        ({META + "clientInfo": {"name": "x", "version": "1"}}, -32602),
+        ({**ENVELOPE, META + "clientInfo": 5}, -32602),
+        ({**ENVELOPE, META + "logLevel": "loud"}, -32602),
+        ({**ENVELOPE, "progressToken": 1.5}, -32602),
         ({}, -32602),
         (None, -32602),
     ],
@@ -132,11 +138,49 @@ def test_a_client_that_probes_and_falls_back_gets_in():
 def test_a_wrong_envelope_is_refused(meta, code):
     """An envelope that is not whole gets the error that the revision asks for."""
     with Client() as client:
+        if meta:  # without any envelope it would be a request of the handshake era
+            client.open()
         with pytest.raises(RpcFailure) as caught:
             client.request("tools/list", {"_meta": meta})
         assert caught.value.code == code
         if code == -32022:
             assert caught.value.data == {"supported": [MODERN_VERSION], "requested": "2025-11-25"}
+
+
+def test_a_method_of_the_other_era_says_where_it_exists():
+    """Who forgets the envelope, or uses what the revision removed, is told so."""
+    with Client() as client:
+        client.open()
+        for method in ("server/discover", "subscriptions/listen"):
+            with pytest.raises(RpcFailure, match="exists in revision 2026-07-28 only") as caught:
+                client.request(method)
+            assert caught.value.code == -32601
+        for method in ("ping", "initialize", "resources/subscribe"):
+            with pytest.raises(RpcFailure, match="not exist in revision 2026-07-28") as caught:
+                client.request(method, {"_meta": ENVELOPE})
+            assert caught.value.code == -32601
+
+
+def test_a_modern_request_is_refused_in_a_batch():
+    """A batch is of the one revision that has them, and holds no initialize either."""
+    with Client("2025-03-26") as client:
+        client.open()
+        messages = [
+            {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+            for id, method, params in (
+                ("listen", "subscriptions/listen", {"notifications": {}, "_meta": ENVELOPE}),
+                ("initialize", "initialize", INITIALIZE["params"]),
+                ("ping", "ping", {}),
+            )
+        ]
+        for message in messages:
+            client.expect(message["id"])
+        client.write(json.dumps(messages))
+        for id in ("listen", "initialize"):
+            with pytest.raises(RpcFailure, match="batch") as caught:
+                client.receive(id)
+            assert caught.value.code == -32600
+        assert client.receive("ping") == {}
 
 
 def test_a_request_before_the_handshake_is_answered_with_an_error():

@@ -99,7 +99,10 @@ def test_what_is_not_there_cannot_be_subscribed_to(legacy_client):
         legacy_client.request("resources/subscribe", {"uri": output_of("t00000000")})
     assert failure.value.code == -32002
     assert failure.value.data == {"uri": output_of("t00000000")}
-    assert legacy_client.request("resources/unsubscribe", {"uri": TASKS}) == {}
+    for uri in (TASKS, "", "no-such://x"):
+        assert legacy_client.request("resources/unsubscribe", {"uri": uri}) == {}
+    legacy_client.start(SLEEP)
+    assert legacy_client.notification(LIST_CHANGED) == {}  # what was not asked for, stays
 
 
 # ---------------------------------------------------------------- modern era
@@ -134,7 +137,7 @@ def test_only_what_can_be_told_is_acknowledged(modern_client):
         toolsListChanged=True,
         promptsListChanged=True,
         resourcesListChanged=True,
-        resourceSubscriptions=["no-such://x", TASKS, output_of("t00000000")],
+        resourceSubscriptions=["no-such://x", TASKS, output_of("t00000000"), TASKS, ""],
         taskIds=["x"],
     )
     assert granted == {"resourcesListChanged": True, "resourceSubscriptions": [TASKS]}
@@ -195,6 +198,17 @@ def test_a_wrong_filter_is_refused(modern_client, params, words):
     assert failure.value.code == -32602
 
 
+def test_a_hundred_listen_and_no_more(modern_client):
+    """More subscriptions than anybody needs are refused, until one is cancelled."""
+    for number in range(100):
+        listen(modern_client, "listen %d" % number, resourcesListChanged=True)
+    with pytest.raises(RpcFailure, match="100 open subscriptions") as failure:
+        modern_client.request("subscriptions/listen", {"notifications": {}})
+    assert failure.value.code == -32600
+    modern_client.notify("notifications/cancelled", {"requestId": "listen 7"})
+    assert listen(modern_client, "one more") == {}
+
+
 # ---------------------------------------------------------------- gathering
 
 
@@ -217,6 +231,7 @@ class FakeWriter:
         self.reads = threading.Event()
         self.reads.set()
         self.flushes = 0
+        self.late_bytes = 0
 
     def send(self, line):
         self.sent.put(json.loads(line.decode()))
@@ -224,6 +239,9 @@ class FakeWriter:
     def flush(self, timeout_s):
         self.flushes += 1
         return self.reads.wait(timeout_s)
+
+    def throttle(self, timeout_s):
+        return True
 
     def next(self):
         return self.sent.get(timeout=DEADLINE_S)
@@ -257,6 +275,17 @@ def test_changes_are_gathered_while_the_client_does_not_read(writer, subscriptio
     subscriptions.changed(("a:2",))
     assert writer.next()["params"] == {"uri": "a:2"}
     assert writer.sent.empty()
+
+
+def test_a_client_that_is_only_behind_is_told(writer, subscriptions):
+    """Answers that are always still to be written do not keep a reading client from hearing."""
+    subscriptions.subscribe("a:1")
+    writer.reads.clear()
+    subscriptions.changed(("a:1",))
+    eventually(lambda: writer.flushes, "the notifier at work")
+    assert writer.sent.empty()
+    writer.late_bytes += 1000
+    assert writer.next()["params"] == {"uri": "a:1"}
 
 
 def test_a_change_during_the_telling_is_told_too(writer, subscriptions):

@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from backgroundr import CancelToken, TaskOutput
+from backgroundr import CancelToken, TaskManager, TaskOutput
 from backgroundr.output import OutputLog
-from backgroundr.tools import Caller, _await_end
+from backgroundr.tools import Caller, _await_end, default_tools
 
-from .client import Client
+from .client import Client, RpcFailure
 from .programs import (
     DEADLINE_S,
     EXIT_3,
@@ -171,18 +171,37 @@ def test_no_progress_is_reported_of_what_is_over(monkeypatch, statuses, reports)
 
 
 @pytest.mark.parametrize("token", [None, True, 1.5, [], {}])
-def test_a_token_that_is_none_is_ignored(client, token):
-    """A progress token is a string or an integer; anything else asks for nothing."""
+def test_a_token_that_is_none_is_refused_or_ignored(client, token):
+    """A progress token is a string or an integer. The modern era checks what is in _meta; in
+    the older one anything else asks for nothing."""
     task_id = client.start(HELLO)["task_id"]
-    result = client.request(
-        "tools/call",
-        {
-            "name": "wait_for_task",
-            "arguments": {"task_id": task_id},
-            "_meta": {"progressToken": token},
-        },
-    )
-    assert result["structuredContent"]["reason"] == "exited"
+    params = {
+        "name": "wait_for_task",
+        "arguments": {"task_id": task_id},
+        "_meta": {"progressToken": token},
+    }
+    if client.is_modern:
+        with pytest.raises(RpcFailure, match="progressToken must be a string or a whole number"):
+            client.request("tools/call", params)
+    else:
+        result = client.request("tools/call", params)
+        assert result["structuredContent"]["reason"] == "exited"
+
+
+def test_a_wait_without_a_thread_says_so():
+    """Where no thread can be had, a wait fails with what to do, and pretends nothing."""
+    with TaskManager() as manager:
+        task_id = manager.start(SLEEP).task_id
+        waits = default_tools()["wait_for_task"]
+        deferred = waits.call(manager, {"task_id": task_id}, Caller(CancelToken()))
+        result = deferred.otherwise()
+        assert result["isError"]
+        assert result["content"][0]["text"] == (
+            "No thread is free to wait with. End tasks that are not needed any more, then try"
+            " again."
+        )
+        now = waits.call(manager, {"task_id": task_id, "timeout_seconds": 0}, Caller(CancelToken()))
+        assert now["structuredContent"]["reason"] == "timeout"
 
 
 @linux_only
