@@ -450,8 +450,10 @@ def test_what_a_finished_command_left_is_counted_and_ended(manager):
 def test_what_cannot_be_killed_does_not_hold_the_answer(monkeypatch):
     """An ending is given up when a process does not go, and tells that it is left."""
     with TaskManager() as manager:
-        task = manager.start("setsid sleep 600 & wait")
-        eventually(lambda: len(survey([tree_of(manager, task)]).popitem()[1]) == 2, "the tree")
+        mark = new_mark()
+        task = manager.start("setsid sleep %s & wait" % mark)
+        # Not before it has left the group, which can be killed without a look.
+        eventually(lambda: processes_with("sleep\0" + mark), "the process")
         with monkeypatch.context() as patch:
             # As it is for a process of another user.
             patch.setattr(proctree_posix, "_signal_member", lambda member, number: None)
