@@ -89,7 +89,7 @@ class Resources:
         return {"uri": uri, "mimeType": "text/plain", "text": _gap_text(output) + output.text}
 
     def check(self, uri: str) -> None:
-        """Raises UnknownResource, if that is so."""
+        """Return when there is a resource with this URI. Raises UnknownResource otherwise."""
         if not self.has(uri):
             raise UnknownResource(uri)
 
