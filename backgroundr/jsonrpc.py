@@ -416,7 +416,7 @@ class Connection:
         for item in message:
             answer = batch.expect()
             is_full = batch.answer_bytes > _BATCH_ANSWER_BYTES
-            if is_full and isinstance(item, dict) and is_id(item.get("id")):
+            if is_full and isinstance(item, dict) and "method" in item and is_id(item.get("id")):
                 words = "Not done: the answers before exceed %d bytes" % _BATCH_ANSWER_BYTES
                 answer(_error_line(item["id"], RpcError(INTERNAL_ERROR, words)))
             else:

@@ -1186,6 +1186,7 @@ def test_batch_whose_answers_are_too_large_is_cut(monkeypatch):
         call(2, "echo", a="x" * 50),
         note("x"),
         7,
+        {"jsonrpc": "2.0", "id": 9, "result": {}},
         call(3, "echo"),
     ]
     (answers,) = peer.exchange([*batch, call(4, "echo")])
