@@ -229,9 +229,12 @@ def _wait(manager: TaskManager, arguments: Arguments, caller: Caller) -> Union[A
         text = tail_text(output, None)
         if output.status.is_final:
             return {"reason": "exited", **tail_fields(output)}, text
-        first = "Task %s has not ended within %s; it runs on. Wait again, or end it." % (
+        first = "Task %s has not ended within %s; %s" % (
             label(output.status),
             duration_text(timeout_s),
+            "it is being ended. Wait again."
+            if output.status.kill_requested
+            else "it runs on. Wait again, or end it.",
         )
         return {"reason": "timeout", **tail_fields(output)}, first + "\n" + text
 

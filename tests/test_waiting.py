@@ -78,6 +78,20 @@ def test_a_wait_that_is_too_short_is_an_answer(client):
     assert client.status(task_id)["status"] == "running"
 
 
+@posix_only
+def test_a_wait_that_is_too_short_for_an_ending_says_so(client):
+    """A task that is being ended already is not advised to be ended."""
+    task_id = client.start(IGNORE_TERM)["task_id"]
+    eventually(lambda: client.status(task_id)["output"] == "ready", "the handler")
+    end = client.send_call("end_background_task", task_id=task_id, grace_seconds=1)
+    waited = client.call("wait_for_task", task_id=task_id, timeout_seconds=0)
+    assert (waited.structured["reason"], waited.structured["status"]) == ("timeout", "stopping")
+    assert waited.text.split("\n")[0] == (
+        "Task %s has not ended within 0 ms; it is being ended. Wait again." % task_id
+    )
+    assert client.tool_result("end_background_task", end).structured["signal"] == "SIGKILL"
+
+
 def test_a_wait_is_told_of_an_end_by_request(client):
     """A wait also returns when somebody ends the task."""
     task_id = client.start(SLEEP)["task_id"]
