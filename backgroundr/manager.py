@@ -14,14 +14,14 @@ another way, one waiter a command. None is left after `close`.
 
 from __future__ import annotations
 
-import heapq
-import math
 import os
 import threading
 import time
 
 from .cancel import CancelToken
+from .ending import KILL_PATIENCE_S
 from .errors import Cancelled, InvalidValue, ManagerClosed, SpawnFailed, UnknownTask
+from .keeper import Keeper, Kept
 from .lifecycle import (
     ALIVE,
     BY_REQUEST,
@@ -42,7 +42,7 @@ from .screen import LINE_CHARS, render
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
+    from typing import Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
 
     from .output import Tail
     from .proctree import Tree
@@ -60,16 +60,6 @@ MAX_SECONDS = 30 * 24 * 3600
 CHANGED_START = "start"
 CHANGED_OUTPUT = "output"
 CHANGED_STATUS = "status"
-
-# An ending is over when so many surveys in a row, so far apart, found nobody: one survey
-# can miss a process that is forked while it reads the table.
-EMPTY_SURVEYS = 3
-SURVEY_PAUSE_S = 0.005
-# Between surveys while processes have the grace to end by themselves after the command.
-GRACE_PAUSE_S = 0.05
-# How long after SIGKILL a process that is still there is given up, when the command itself
-# is over: it is not ours to kill (another user's), or stuck in the kernel.
-KILL_PATIENCE_S = 1.0
 
 # Crockford's base 32: no letter is taken for a digit. A letter stands in front, so that no
 # id can be taken for a number. 8 times 5 bits.
@@ -167,7 +157,7 @@ class TaskOutput:
         self.total_bytes = total_bytes
 
 
-class _Task(Channel):
+class _Task(Channel, Kept):
     """One command. The manager's mutex owns every field that changes."""
 
     def __init__(
@@ -180,20 +170,19 @@ class _Task(Channel):
         timeout_s: Optional[float],
         tree: Tree,
     ) -> None:
-        super().__init__(tree.pipes)
+        Channel.__init__(self, tree.pipes)
+        Kept.__init__(self, tree)
         self._manager = manager
         self.task_id = task_id
         self.name = name or None
         self.command = command
         self.cwd = cwd
         self.timeout_s = timeout_s
-        self.tree = tree
         self.started_at = time.time()
         self.started_monotonic = time.monotonic()
         self.state = RUNNING
         self.outcome: Optional[str] = None
         self.stopped_by: Optional[str] = None
-        self.ending: Optional[_Ending] = None
         self.exit_code: Optional[int] = None
         self.signal: Optional[str] = None
         self.ended_at: Optional[float] = None
@@ -228,36 +217,18 @@ class _Task(Channel):
     def on_drained(self) -> None:
         self._manager._drained(self)
 
+    @property
+    def is_running(self) -> bool:
+        return self.state == RUNNING
 
-class _Ending:
-    """A tree on its way out.
+    def on_time_limit(self) -> None:
+        self._manager._begin_ending(self, BY_TIMEOUT, signal_number("SIGTERM"), GRACE_S)
 
-    The mutex owns signal_number (what was sent), kill_at (when SIGKILL follows), look_at
-    (when to survey it next) and over. The keeper alone uses told (that it is stopping),
-    empty_surveys (how many in a row found nobody) and killed ({pid: when it was first
-    killed}). Times are of the monotonic clock.
-    """
+    def on_ending(self) -> None:
+        self._manager._tell(self, CHANGED_STATUS)
 
-    __slots__ = (
-        "task",
-        "signal_number",
-        "kill_at",
-        "look_at",
-        "over",
-        "told",
-        "empty_surveys",
-        "killed",
-    )
-
-    def __init__(self, task: _Task, signal_number: int, kill_at: float) -> None:
-        self.task = task
-        self.signal_number = signal_number
-        self.kill_at = kill_at
-        self.look_at = 0.0
-        self.over = False
-        self.told = False
-        self.empty_surveys = 0
-        self.killed: Dict[int, float] = {}
+    def on_nobody_left(self) -> None:
+        self._manager._nobody_left(self)
 
 
 class TaskManager:
@@ -290,22 +261,16 @@ class TaskManager:
         # Held for microseconds: never across I/O, a callback or a wait. The exceptions are
         # the kill and the reap, because "not yet reaped" is part of a task's state.
         self._mutex = threading.Lock()
-        # Notified when the keeper has something to do sooner than it knew.
-        self._keeper_wake = threading.Condition(self._mutex)
-        # Notified when an ending is over; `close` waits.
-        self._ending_over = threading.Condition(self._mutex)
         # Held during a look at the system for what finished tasks left; _looks counts those
         # that have begun. Taken before _mutex.
         self._looking = threading.Lock()
         self._looks = 0
         self._tasks: Dict[str, _Task] = {}  # oldest first
-        self._endings: List[_Ending] = []
-        # A heap. The id keeps equal times from comparing tasks.
-        self._time_limits: List[Tuple[float, str, _Task]] = []
         self._reader: Union[SelectReader, ThreadReader, None] = None
-        self._keeper: Optional[threading.Thread] = None
+        self._keeper: Optional[Keeper] = None
+        # No task is taken any more; and: what could not be ended by now stays as it is.
         self._closed = False
-        self._keeper_done = False
+        self._given_up = False
 
     def __enter__(self) -> TaskManager:
         return self
@@ -357,7 +322,7 @@ class TaskManager:
                 raise ManagerClosed()
             task_id = self._new_id()
             try:
-                reader = self._ensure_threads()
+                reader, keeper = self._ensure_threads()
             except (OSError, RuntimeError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 raise SpawnFailed(command, reason, SpawnFailed.MAKE_ROOM) from None
@@ -372,13 +337,16 @@ class TaskManager:
                 if tree.exit_fd is None:
                     # With the mutex held, so that it cannot report the exit of a task that
                     # the reader does not know yet.
-                    self._start_thread("waiter", self._wait_for_exit, task)
+                    threading.Thread(
+                        target=self._wait_for_exit,
+                        args=(task,),
+                        name="backgroundr-waiter",
+                        daemon=True,
+                    ).start()
                 reader.add(task, tree.exit_fd)
                 self._tasks[task_id] = task
                 if timeout_s is not None:
-                    limit = (task.started_monotonic + timeout_s, task_id, task)
-                    heapq.heappush(self._time_limits, limit)
-                    self._keeper_wake.notify()
+                    keeper.limit(task, task.started_monotonic + timeout_s)
                 status = TaskStatus(task)
         except (ManagerClosed, RuntimeError) as error:
             tree.discard()
@@ -462,8 +430,8 @@ class TaskManager:
                 task.waiters.append(changed)
                 try:
                     while task.state != FINISHED or task.ending is not None:
-                        if self._keeper_done:
-                            break  # closed; what could not be ended by then stays as it is
+                        if self._given_up:
+                            break
                         if cancel is not None and cancel.cancelled:
                             raise Cancelled()
                         left = None if deadline is None else deadline - time.monotonic()
@@ -528,12 +496,12 @@ class TaskManager:
             if self._keeper is not None:  # else nothing was started, or it is closed already
                 for task in self._tasks.values():
                     self._begin_ending(task, BY_REQUEST, number, grace_s)
-                deadline = time.monotonic() + grace_s + KILL_PATIENCE_S
-                self._ending_over.wait_for(lambda: not self._endings, deadline - time.monotonic())
+                self._keeper.wait_for_endings(grace_s + KILL_PATIENCE_S)
             reader, self._reader = self._reader, None
             keeper, self._keeper = self._keeper, None
-            self._keeper_done = True
-            self._keeper_wake.notify()
+            if keeper is not None:
+                keeper.stop()
+            self._given_up = True
             for task in self._tasks.values():
                 for waiter in task.waiters:
                     waiter.notify_all()
@@ -601,35 +569,20 @@ class TaskManager:
             if task_id not in self._tasks:
                 return task_id
 
-    def _ensure_threads(self) -> Union[SelectReader, ThreadReader]:
+    def _ensure_threads(self) -> Tuple[Union[SelectReader, ThreadReader], Keeper]:
         if self._reader is None:
             self._reader = open_reader()
         if self._keeper is None:
-            self._keeper = self._start_thread("keeper", self._keep)
-        return self._reader
-
-    def _start_thread(
-        self, noun: str, target: Callable[..., None], *args: object
-    ) -> threading.Thread:
-        thread = threading.Thread(target=target, args=args, name="backgroundr-" + noun, daemon=True)
-        thread.start()
-        return thread
+            self._keeper = Keeper(self._mutex)
+        return self._reader, self._keeper
 
     def _begin_ending(self, task: _Task, by: str, signal_number: int, grace_s: float) -> None:
         """Signal a tree, or what a finished command left of it, and have the keeper see to it."""
         if task.state != FINISHED:
             task.state = next_state(task.state, STOP)
             task.stopped_by = task.stopped_by or by
-        kill_at = time.monotonic() + grace_s
-        if task.ending is None:
-            task.ending = _Ending(task, signal_number, kill_at)
-            self._endings.append(task.ending)
-        else:
-            task.ending.signal_number = signal_number
-            task.ending.kill_at = min(task.ending.kill_at, kill_at)
-            task.ending.look_at = 0.0
-        task.tree.signal_group(signal_number)
-        self._keeper_wake.notify()
+        if self._keeper is not None:  # else nobody is left of it, or it was given up
+            self._keeper.end(task, signal_number, grace_s)
 
     # The threads' side; each takes the mutex itself.
 
@@ -643,10 +596,8 @@ class TaskManager:
 
     def _command_exited(self, task: _Task) -> None:
         with self._mutex:
-            if task.ending is not None:
-                # The task is over when all of its tree is.
-                task.ending.look_at = 0.0
-                self._keeper_wake.notify()
+            if task.ending is not None and self._keeper is not None:
+                self._keeper.look_now(task.ending)  # the task is over when all of its tree is
             elif self._reader is not None:
                 # With the mutex held, so that `close` cannot close the reader meanwhile.
                 self._reader.drain(task)
@@ -664,116 +615,25 @@ class TaskManager:
                 task.exit_code = returncode
             task.ended_at = time.time()
             task.ended_monotonic = time.monotonic()
-            if task.ending is not None:
-                self._forget_ending(task.ending)
-            for waiter in task.waiters:
-                waiter.notify_all()
+            self._forget_ending(task)
         self._tell(task, CHANGED_STATUS)
 
-    def _forget_ending(self, ending: _Ending) -> None:
-        ending.task.ending = None
-        ending.task.tree_empty = ending.empty_surveys >= EMPTY_SURVEYS
-        self._endings.remove(ending)
-        self._ending_over.notify_all()
-        for waiter in ending.task.waiters:
-            waiter.notify_all()
-
-    def _keep(self) -> None:
-        """The keeper: enforces time limits and sees endings through."""
-        while True:
-            with self._mutex:
-                now = time.monotonic()
-                wake_at = self._enforce_time_limits(now)
-                due = []
-                for ending in self._endings:
-                    if ending.over:
-                        continue  # only its last output is still to be read
-                    if ending.look_at <= now:
-                        ending.look_at = math.inf  # unless somebody asks for an earlier look
-                        due.append(ending)
-                    else:
-                        wake_at = min(wake_at, ending.look_at)
-                if not due:
-                    if self._keeper_done:
-                        return
-                    self._keeper_wake.wait(None if wake_at == math.inf else max(0, wake_at - now))
-                    continue
-            self._see_through(due)
-
-    def _enforce_time_limits(self, now: float) -> float:
-        """End the tasks whose time is up; return when the next one's is."""
-        while self._time_limits:
-            at, _, task = self._time_limits[0]
-            if at > now and task.state == RUNNING:
-                return at
-            heapq.heappop(self._time_limits)
-            if task.state == RUNNING:
-                self._begin_ending(task, BY_TIMEOUT, signal_number("SIGTERM"), GRACE_S)
-        return math.inf
-
-    def _see_through(self, due: List[_Ending]) -> None:
-        """Survey the trees of `due` once, act on what is found, say when to look again."""
-        for ending in due:
-            if not ending.told:
-                ending.told = True
-                self._tell(ending.task, CHANGED_STATUS)
-        try:
-            found = survey([ending.task.tree for ending in due])
-        except OSError:
-            found = {}  # no descriptor free to look with; a group can be killed without
-        now = time.monotonic()
-        gone = []
-        for ending in due:
-            look_at = self._advance(ending, found.get(ending.task.tree), now)
-            if look_at is None:
-                gone.append(ending)
-                # Where the system shows less than it should (no /proc), this reaches who is
-                # left in the group, whose number is still taken.
-                ending.task.tree.kill([])
-            else:
-                with self._mutex:
-                    ending.look_at = min(ending.look_at, look_at)
-        left_nothing = []
+    def _nobody_left(self, task: _Task) -> None:
         with self._mutex:
-            for ending in gone:
-                ending.over = True
-                if ending.task.state == FINISHED:
-                    self._forget_ending(ending)
-                    left_nothing.append(ending.task)
-                elif self._reader is not None:
-                    self._reader.drain(ending.task)
-        for task in left_nothing:
+            over = task.state == FINISHED
+            if over:
+                self._forget_ending(task)
+            elif self._reader is not None:
+                self._reader.drain(task)
+        if over:
             self._tell(task, CHANGED_STATUS)
 
-    def _advance(
-        self, ending: _Ending, members: Optional[List[Any]], now: float
-    ) -> Optional[float]:
-        """Act on who is left of a tree; return when to look again, None when it is over.
-
-        members: None when they could not be looked up. The mutex is not held: what changes
-        meanwhile is seen at the next look, which whoever changes it asks for.
-        """
-        tree = ending.task.tree
-        if members is None:
-            if now >= ending.kill_at:
-                tree.kill([])
-            return now + GRACE_PAUSE_S
-        if not members:
-            ending.empty_surveys += 1
-            return None if ending.empty_surveys >= EMPTY_SURVEYS else now + SURVEY_PAUSE_S
-        ending.empty_surveys = 0
-        command_runs = any(member.pid == tree.pid for member in members)
-        if now >= ending.kill_at:
-            tree.kill(members)
-            killed = [ending.killed.setdefault(member.pid, now) for member in members]
-            if not command_runs and max(killed) <= now - KILL_PATIENCE_S:
-                return None
-            return now + (SURVEY_PAUSE_S if now in killed else GRACE_PAUSE_S)
-        if tree.signal_strays(members, ending.signal_number):
-            return now + SURVEY_PAUSE_S
-        if command_runs:
-            return ending.kill_at  # its exit brings the next look sooner
-        return min(ending.kill_at, now + GRACE_PAUSE_S)
+    def _forget_ending(self, task: _Task) -> None:
+        if task.ending is not None and self._keeper is not None:
+            task.tree_empty = task.ending.nobody_left
+            self._keeper.forget(task.ending)
+        for waiter in task.waiters:
+            waiter.notify_all()
 
 
 def _check_text(argument: str, text: str) -> None:

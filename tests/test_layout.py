@@ -17,9 +17,10 @@ PACKAGE = ROOT / "backgroundr"
 # second column is the process side; nothing but `tools` and `server` sees both sides.
 FLOORS = [
     {"version", "errors", "cancel"},
-    {"lifecycle", "output", "screen", "reader", "proctree_posix", "proctree_win"}
+    {"lifecycle", "output", "screen", "reader", "ending", "proctree_posix", "proctree_win"}
     | {"jsonrpc", "schema"},
     {"proctree", "subscriptions"},
+    {"keeper"},
     {"manager"},
     {"report"},
     {"tools", "resources"},
@@ -35,6 +36,8 @@ PROCESS_SIDE = {
     "output",
     "screen",
     "reader",
+    "ending",
+    "keeper",
     "proctree_posix",
     "proctree_win",
     "proctree",
