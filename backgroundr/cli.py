@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from .jsonrpc import MAX_MESSAGE_BYTES
+from .manager import MAX_TASKS
 from .version import __version__
 
 TYPE_CHECKING = False
@@ -21,6 +22,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     shell = None
     max_message_bytes = MAX_MESSAGE_BYTES
+    max_tasks = MAX_TASKS
     if argv:  # argparse costs a client milliseconds that the plain start need not pay
         options = _parse(argv)
         if options.demo:
@@ -29,9 +31,10 @@ def main(argv: Optional[List[str]] = None) -> int:
             return run_demo()
         shell = options.shell
         max_message_bytes = options.max_message_bytes
+        max_tasks = options.max_tasks
     from .server import run_stdio_server
 
-    return run_stdio_server(shell, max_message_bytes)
+    return run_stdio_server(shell, max_message_bytes, max_tasks)
 
 
 def _parse(argv: List[str]) -> argparse.Namespace:
@@ -58,6 +61,14 @@ def _parse(argv: List[str]) -> argparse.Namespace:
         " (default: /bin/sh; on Windows %%COMSPEC%%)",
     )
     parser.add_argument(
+        "--max-tasks",
+        metavar="N",
+        type=int,
+        default=MAX_TASKS,
+        help="how many tasks may run at once; a further one is refused with an error"
+        " (default: %(default)d)",
+    )
+    parser.add_argument(
         "--max-message-bytes",
         metavar="N",
         type=int,
@@ -68,6 +79,8 @@ def _parse(argv: List[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.shell is not None and shutil.which(options.shell) is None:
         parser.error("argument --shell: there is no program %r to run" % options.shell)
+    if options.max_tasks < 1:
+        parser.error("argument --max-tasks: must be at least 1, or no task could run")
     if options.max_message_bytes < _LEAST_MESSAGE_BYTES:
         parser.error(
             "argument --max-message-bytes: must be at least %d, or no client could get in"

@@ -6,9 +6,11 @@ on which thread, is the caller's business.
 
 from __future__ import annotations
 
+import time
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional
+    from typing import Any, Callable, Dict, List, Optional
 
 # An ending is over when so many surveys in a row, so far apart, found nobody: one survey
 # can miss a process that is forked while it reads the table.
@@ -69,3 +71,23 @@ class Ending:
         if command_runs:
             return self.kill_at  # its exit brings the next look sooner
         return min(self.kill_at, now + GRACE_PAUSE_S)
+
+
+def see_through(ending: Ending, survey: Callable[..., Dict[Any, List[Any]]]) -> None:
+    """Take the steps of an ending on this thread; return when it is over.
+
+    survey: `proctree.survey` or one like it. Where it cannot look, for want of a descriptor,
+    the tree is killed as far as that goes without.
+    """
+    while True:
+        now = time.monotonic()
+        doomed = [ending.tree] if now >= ending.kill_at else []
+        try:
+            members = survey([ending.tree], doomed)[ending.tree]
+        except OSError:
+            ending.tree.kill([])
+            return
+        look_at = ending.advance(members, now)
+        if look_at is None:
+            return
+        time.sleep(max(0, look_at - time.monotonic()))

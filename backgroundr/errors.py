@@ -60,9 +60,10 @@ class UnknownTask(BackgroundrError):
 
 
 class SpawnFailed(BackgroundrError):
-    """The operating system did not start the command; nothing of it runs.
+    """The command was not started; nothing of it runs.
 
-    command: the command line. reason: the system's words. advice: what to do next.
+    command: the command line. reason: why, mostly in the system's words. advice: what to do
+    next.
     """
 
     # Advice for want of processes, threads or descriptors.

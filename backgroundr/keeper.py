@@ -165,11 +165,12 @@ class Keeper:
             if not ending.told:
                 ending.told = True
                 ending.kept.on_ending()
+        now = time.monotonic()
+        doomed = {ending.tree for ending in due if ending.kill_at <= now}
         try:
-            found = survey([ending.tree for ending in due])
+            found = survey([ending.tree for ending in due], doomed)
         except OSError:
             found = {}  # no descriptor free to look with; a group can be killed without
-        now = time.monotonic()
         for ending in due:
             # The mutex is not held: what changes meanwhile is seen at the next look, which
             # whoever changes it asks for.

@@ -9,7 +9,8 @@ The library of this package, of which the MCP server is the first user:
 
 Threads, all of them started by the first command: one reader (see `reader`), one keeper
 (time limits, and tasks that are ending), and on systems that cannot watch for an exit in
-another way, one waiter a command. None is left after `close`.
+another way, one waiter a command. None is left after `close`, nor is the process that was
+started with them, the guardian.
 """
 
 from __future__ import annotations
@@ -34,8 +35,18 @@ from .lifecycle import (
     next_state,
     outcome,
 )
+from .marks import new_base_mark, tree_mark
 from .output import STREAMS, OutputLog
-from .proctree import native, open_tree, shell_argv, signal_name, signal_number, survey
+from .proctree import (
+    hide_process,
+    native,
+    open_guardian,
+    open_tree,
+    shell_argv,
+    signal_name,
+    signal_number,
+    survey,
+)
 from .reader import Channel, open_reader
 from .screen import LINE_CHARS, render
 
@@ -44,11 +55,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
 
+    from .guardian import Guardian
     from .output import Tail
     from .proctree import Tree
     from .reader import SelectReader, ThreadReader
 
 BUFFER_BYTES = 1024 * 1024
+MAX_TASKS = 100
 GRACE_S = 5.0
 # MCP clients give a server about two seconds to go before they signal it; this leaves half.
 CLOSE_GRACE_S = 1.0
@@ -174,7 +187,7 @@ class _Task(Channel, Kept):
         Kept.__init__(self, tree)
         self._manager = manager
         self.task_id = task_id
-        self.name = name or None
+        self.name = name
         self.command = command
         self.cwd = cwd
         self.timeout_s = timeout_s
@@ -236,9 +249,14 @@ class TaskManager:
 
     shell: the program that runs command lines, by `shell -c COMMAND`; None: /bin/sh, on
     Windows %COMSPEC%. buffer_bytes: how much of its most recent output is kept a task.
+    max_tasks: how many may run at once.
     on_change: called with a task's id and "start", "output" or "status" when that changed, on
     whichever thread saw it, with no lock held; it must not raise, and only take note, for the
     reading of every task waits for it.
+    owns_process: this process is there for this manager alone. No other code in it starts
+    processes, so that on Linux each command is born with its mark (see `proctable`) and need
+    not get it an instant later; and it is hidden from its commands (see
+    `proctree.hide_process`).
 
     Every method may be called from any thread, and none disturbs another that waits. The
     manager installs no signal handler, prints nothing, and starts nothing before the first
@@ -250,13 +268,22 @@ class TaskManager:
         self,
         shell: Optional[str] = None,
         buffer_bytes: int = BUFFER_BYTES,
+        max_tasks: int = MAX_TASKS,
         on_change: Optional[Callable[[str, str], None]] = None,
+        owns_process: bool = False,
     ) -> None:
         self.shell = shell
         self.buffer_bytes = buffer_bytes
+        self.max_tasks = max_tasks
         self._on_change = on_change
-        # Unique to this manager: what survives of another one is never taken for ours.
-        self._token = os.urandom(8).hex()
+        self._owns_process = owns_process
+        # Unique to this manager: what is another one's is never taken for ours.
+        self._base_mark = new_base_mark()
+        # Held while a command is started, so one at a time. Owns _guardian, which is changed
+        # with _mutex held too, and _starts. Taken before _mutex.
+        self._starting = threading.Lock()
+        self._guardian: Optional[Guardian] = None
+        self._starts = 0
         # _mutex owns the table of tasks, every field of a task, every log and every ending.
         # Held for microseconds: never across I/O, a callback or a wait. The exceptions are
         # the kill and the reap, because "not yet reaped" is part of a task's state.
@@ -266,6 +293,7 @@ class TaskManager:
         self._looking = threading.Lock()
         self._looks = 0
         self._tasks: Dict[str, _Task] = {}  # oldest first
+        self._alive = 0  # how many of them are not finished
         self._reader: Union[SelectReader, ThreadReader, None] = None
         self._keeper: Optional[Keeper] = None
         # No task is taken any more; and: what could not be ended by now stays as it is.
@@ -302,7 +330,8 @@ class TaskManager:
         runs, "~" understood; None: this process's directory. env: entries added to this
         process's environment. timeout_s: it is ended, and `timed_out`, when it still runs
         after so many seconds.
-        Raises InvalidValue, SpawnFailed (nothing was started) and ManagerClosed.
+        Raises InvalidValue, SpawnFailed (nothing was started; also when `max_tasks` run) and
+        ManagerClosed.
         """
         _check_text("command", command)
         if not command.strip():
@@ -317,17 +346,41 @@ class TaskManager:
             if not key or "=" in key:
                 raise InvalidValue("env", "must not have the name %r: empty, or with a '='" % key)
         directory = _directory(cwd)
+        with self._starting:
+            task, status = self._start(command, name or None, directory, env or {}, timeout_s)
+        self._tell(task, CHANGED_START)
+        return status
+
+    def _start(
+        self,
+        command: str,
+        name: Optional[str],
+        directory: str,
+        env: Mapping[str, str],
+        timeout_s: Optional[float],
+    ) -> Tuple[_Task, TaskStatus]:
         with self._mutex:
             if self._closed:
                 raise ManagerClosed()
+            if self._alive >= self.max_tasks:
+                raise SpawnFailed(
+                    command,
+                    "%d tasks are running, as many as may run at once" % self._alive,
+                    SpawnFailed.MAKE_ROOM,
+                )
             task_id = self._new_id()
             try:
                 reader, keeper = self._ensure_threads()
             except (OSError, RuntimeError) as error:
-                reason = getattr(error, "strerror", None) or str(error)
-                raise SpawnFailed(command, reason, SpawnFailed.MAKE_ROOM) from None
+                raise SpawnFailed(command, _reason(error), SpawnFailed.MAKE_ROOM) from None
+        try:
+            self._ensure_guardian()
+        except OSError as error:
+            raise SpawnFailed(command, _reason(error), SpawnFailed.MAKE_ROOM) from None
+        mark = tree_mark(self._base_mark, self._starts)
+        self._starts += 1
         tree = open_tree(
-            shell_argv(self.shell, command), directory, env or {}, self._token + "." + task_id
+            shell_argv(self.shell, command), directory, env, mark, alone=self._owns_process
         )
         task = _Task(self, task_id, name, command, directory, timeout_s, tree)
         try:
@@ -345,16 +398,33 @@ class TaskManager:
                     ).start()
                 reader.add(task, tree.exit_fd)
                 self._tasks[task_id] = task
+                self._alive += 1
+                if self._guardian is not None:
+                    self._guardian.watch(tree.pid)
                 if timeout_s is not None:
                     keeper.limit(task, task.started_monotonic + timeout_s)
-                status = TaskStatus(task)
+                return task, TaskStatus(task)
         except (ManagerClosed, RuntimeError) as error:
             tree.discard()
             if isinstance(error, ManagerClosed):
                 raise
-            raise SpawnFailed(command, str(error), SpawnFailed.MAKE_ROOM) from None
-        self._tell(task, CHANGED_START)
-        return status
+            raise SpawnFailed(command, _reason(error), SpawnFailed.MAKE_ROOM) from None
+
+    def _ensure_guardian(self) -> None:
+        """Start the guardian, with the first command, or when somebody has killed it."""
+        if self._guardian is not None and self._guardian.is_alive():
+            return
+        if self._guardian is None and self._owns_process:
+            hide_process()
+        guardian = open_guardian(self._base_mark)
+        with self._mutex:
+            if self._guardian is not None:
+                self._guardian.release()
+            self._guardian = guardian
+            if guardian is not None:
+                for task in self._tasks.values():
+                    if task.state != FINISHED:
+                        guardian.watch(task.tree.pid)
 
     def status(self, task_id: str) -> TaskStatus:
         """Return what is known of a task now. Raises UnknownTask."""
@@ -485,8 +555,8 @@ class TaskManager:
         """End every task, and what finished tasks left behind; take no more.
 
         SIGTERM first, SIGKILL after `grace_s` seconds, one common deadline for all. Returns
-        when nothing is left, at most a second after the deadline: a process that may not be
-        signalled, for it is another user's, is left. May be called again, also while it
+        when nothing is left, at most some two seconds after the deadline: a process that may not
+        be signalled, for it is another user's, is left. May be called again, also while it
         runs, with a shorter grace.
         """
         _check_seconds("grace_s", grace_s)
@@ -502,6 +572,7 @@ class TaskManager:
             if keeper is not None:
                 keeper.stop()
             self._given_up = True
+            all_ended = not any(task.ending for task in self._tasks.values())
             for task in self._tasks.values():
                 for waiter in task.waiters:
                     waiter.notify_all()
@@ -509,6 +580,13 @@ class TaskManager:
             keeper.join()
         if reader is not None:
             reader.close()
+        with self._starting, self._mutex:
+            guardian, self._guardian = self._guardian, None
+        if guardian is not None:
+            if all_ended:
+                guardian.release()
+            else:
+                guardian.take_over()
 
     def _count_left(self, statuses: List[TaskStatus]) -> List[TaskStatus]:
         """Fill in `processes_left` of those that are over; return `statuses`.
@@ -606,7 +684,10 @@ class TaskManager:
         with self._mutex:
             if task.state == FINISHED or (task.ending is not None and not task.ending.over):
                 return
+            if self._guardian is not None:
+                self._guardian.unwatch(task.tree.pid)
             returncode = task.tree.reap()
+            self._alive -= 1
             task.state = next_state(task.state, EXITED)
             task.outcome = outcome(returncode, task.stopped_by)
             if returncode < 0:
@@ -634,6 +715,10 @@ class TaskManager:
             self._keeper.forget(task.ending)
         for waiter in task.waiters:
             waiter.notify_all()
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _check_text(argument: str, text: str) -> None:

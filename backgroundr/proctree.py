@@ -1,8 +1,8 @@
 """The process trees of commands: what the manager asks of the system, whatever system it is.
 
 `open_tree` starts a command so that all that comes of it can be found again and ended;
-`survey` looks who is alive. How that is done is in `proctree_posix` and `proctree_win`,
-of which only the one that is needed is imported.
+`survey` looks who is alive. How that is done is in `proctree_posix` and `proctable`, and in
+`proctree_win`; only what is needed is imported.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ from .errors import InvalidValue, SpawnFailed
 if sys.platform == "win32":
     from .proctree_win import WindowsTree
 else:
-    from .proctree_posix import ProcessTree, native_bytes, survey_posix
+    from .proctable import survey_posix
+    from .proctree_posix import ProcessTree, hide_process_posix, native_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence, Union
+    from typing import Any, Collection, Dict, List, Mapping, Optional, Protocol, Sequence, Union
+
+    from .guardian import Guardian
 
     class Tree(Protocol):
         """A command and all that came of it. Every method may be called by any thread.
 
-        pid: of the command itself. token: what marks its processes. pipes: {descriptor:
-        stream}, to be closed by whoever reads them. exit_fd: a descriptor that becomes
-        readable when the command has exited; None where the system offers none, so that a
-        thread has to sit in `wait_exit`. `members` come from a `survey`; each has a pid.
+        pid: of the command itself. pipes: {descriptor: stream}, to be closed by whoever reads
+        them. exit_fd: a descriptor that becomes readable when the command has exited; None
+        where the system offers none, so that a thread has to sit in `wait_exit`. `members`
+        come from a `survey`; each has a pid.
         """
 
         pid: int
-        token: str
         pipes: Dict[int, str]
         exit_fd: Optional[int]
 
@@ -65,37 +67,70 @@ if TYPE_CHECKING:
             """Send SIGKILL to the group and to `members`."""
 
         def discard(self) -> None:
-            """End a tree that nobody has begun to watch; return when the command is over."""
+            """End a tree that nobody has begun to watch; return when nobody is left of it."""
 
 
-def open_tree(argv: List[str], cwd: str, env: Mapping[str, str], token: str) -> Tree:
+def open_tree(
+    argv: List[str], cwd: str, env: Mapping[str, str], mark: int, alone: bool = False
+) -> Tree:
     """Start a program with stdin empty, no terminal, and a pipe each for stdout and stderr.
 
     argv: program and arguments; the last one is what a failure calls the command.
-    cwd: an absolute path. env: entries added to this process's own. token: letters, digits,
-    "." and "-", unique to the tree.
+    cwd: an absolute path. env: entries added to this process's own. mark: of `tree_mark`.
+    alone: this process starts nothing else meanwhile, so that the command can be born with
+    its mark; else it gets the mark an instant later.
     Raises SpawnFailed; then nothing is left running and no descriptor is left open.
     """
     try:
         if sys.platform == "win32":
-            return WindowsTree(argv, cwd, env, token)
+            return WindowsTree(argv, cwd, env)
         else:
-            return ProcessTree(argv, cwd, env, token)
+            return ProcessTree(argv, cwd, env, mark, alone)
     except OSError as error:
         raise _spawn_failed(error, argv, cwd) from None
 
 
-def survey(trees: Sequence[Any]) -> Dict[Any, List[Any]]:
+def survey(trees: Sequence[Any], doomed: Collection[Any] = ()) -> Dict[Any, List[Any]]:
     """Return the living processes of each tree, from one look at the system.
 
-    trees: of `open_tree`. Each process has a `pid`.
+    trees: of `open_tree`. Each process has a `pid`. doomed: of `trees` those whose processes
+    get SIGKILL on sight, for no later step could reach one that lives for a moment.
     Costs some milliseconds for 300 processes. A zombie does not count as living.
     Raises OSError when the system's table cannot be read, for want of a descriptor.
     """
     if sys.platform == "win32":
         return {tree: tree.members() for tree in trees}
     else:
-        return survey_posix(trees)
+        return survey_posix(trees, doomed)
+
+
+def open_guardian(base_mark: int) -> Optional[Guardian]:
+    """Start a process that ends what carries marks of a base when this process is gone.
+
+    Returns None where the system does that by itself (Windows), and where the program that
+    runs Python cannot be started a second time, for it is another program that embeds it.
+    Raises OSError for want of processes, memory or descriptors.
+    """
+    if sys.platform == "win32":
+        return None
+    else:
+        if not sys.executable:
+            return None
+        from .guardian import Guardian
+
+        try:
+            return Guardian(base_mark)
+        except (FileNotFoundError, PermissionError):
+            return None
+
+
+def hide_process() -> None:
+    """Keep this process's memory and descriptors from other processes of the same user.
+
+    For the life of the process, and where the system has a way to: Linux.
+    """
+    if sys.platform != "win32":
+        hide_process_posix()
 
 
 def shell_argv(shell: Optional[str], command: str) -> List[str]:

@@ -43,9 +43,8 @@ class WindowsTree:
 
     exit_fd: Optional[int] = None
 
-    def __init__(self, argv: List[str], cwd: str, env: Mapping[str, str], token: str) -> None:
+    def __init__(self, argv: List[str], cwd: str, env: Mapping[str, str]) -> None:
         assert sys.platform == "win32"
-        self.token = token
         self._job = _Job()
         name = os.path.basename(argv[0].replace("\\", "/")).lower()
         # cmd.exe reads the rest of its line as it stands; list2cmdline would escape the

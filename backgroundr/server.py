@@ -13,7 +13,7 @@ import threading
 import traceback
 
 from .jsonrpc import MAX_MESSAGE_BYTES, Connection, LineReader, LineWriter
-from .manager import TaskManager
+from .manager import MAX_TASKS, TaskManager
 from .mcp import McpHandler
 from .resources import changed_uris
 from .subscriptions import Subscriptions
@@ -38,13 +38,15 @@ _THREAD_STACK_BYTES = 256 * 1024
 
 
 def run_stdio_server(
-    shell: Optional[str] = None, max_message_bytes: int = MAX_MESSAGE_BYTES
+    shell: Optional[str] = None,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    max_tasks: int = MAX_TASKS,
 ) -> int:
     """Serve MCP on stdin and stdout until the client closes them or a signal says stop.
 
-    shell: as for `TaskManager`. max_message_bytes: a longer line is answered with an error
-    and skipped, at no cost of memory. Takes the process over: descriptors 0 and 1, signals,
-    thread stack size. Returns the exit status: 0, or 128+N after signal N. Every task has
+    shell, max_tasks: as for `TaskManager`. max_message_bytes: a longer line is answered with
+    an error and skipped, at no cost of memory. Takes the process over: descriptors 0 and 1,
+    signals, thread stack size. Returns the exit status: 0, or 128+N after signal N. Every task has
     been ended by then.
     """
     if sys.stdin is not None and sys.stdin.isatty():
@@ -60,7 +62,9 @@ def run_stdio_server(
     def on_change(task_id: str, change: str) -> None:
         subscriptions.changed(changed_uris(task_id, change))
 
-    with TaskManager(shell=shell, on_change=on_change) as manager:
+    with TaskManager(
+        shell=shell, max_tasks=max_tasks, on_change=on_change, owns_process=True
+    ) as manager:
         handler = McpHandler(manager, default_tools(), subscriptions)
         connection = Connection(
             LineReader(stdio.read, max_message_bytes),
@@ -150,6 +154,8 @@ class _Stdio:
             signal.signal(number, self._on_signal)
         # Ignored by a parent, it would make every child's exit code read as 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # A parent may have blocked any; the commands would inherit that and not hear a SIGTERM.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _on_signal(self, number: int, frame: Optional[FrameType]) -> None:
         self.signal = self.signal or number

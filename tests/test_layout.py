@@ -17,9 +17,11 @@ PACKAGE = ROOT / "backgroundr"
 # second column is the process side; nothing but `tools` and `server` sees both sides.
 FLOORS = [
     {"version", "errors", "cancel"},
-    {"lifecycle", "output", "screen", "reader", "ending", "proctree_posix", "proctree_win"}
+    {"lifecycle", "output", "screen", "reader", "ending", "marks", "proctree_win"}
     | {"jsonrpc", "schema"},
-    {"proctree", "subscriptions"},
+    {"proctable", "subscriptions"},
+    {"proctree_posix", "guardian"},
+    {"proctree"},
     {"keeper"},
     {"manager"},
     {"report"},
@@ -38,8 +40,11 @@ PROCESS_SIDE = {
     "reader",
     "ending",
     "keeper",
+    "marks",
+    "proctable",
     "proctree_posix",
     "proctree_win",
+    "guardian",
     "proctree",
     "manager",
 }

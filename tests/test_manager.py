@@ -25,7 +25,7 @@ from backgroundr import (
 from backgroundr.proctree import survey
 
 if sys.platform != "win32":
-    from backgroundr import proctree_posix
+    from backgroundr import proctable
 
 from .programs import (
     CLEAN_UP_ON_TERM,
@@ -456,7 +456,7 @@ def test_what_cannot_be_killed_does_not_hold_the_answer(monkeypatch):
         eventually(lambda: processes_with("sleep\0" + mark), "the process")
         with monkeypatch.context() as patch:
             # As it is for a process of another user.
-            patch.setattr(proctree_posix, "_signal_member", lambda member, number: None)
+            patch.setattr(proctable, "signal_member", lambda member, number: None)
             ended = manager.end(task.task_id, grace_s=0)
             assert (ended.status, ended.processes_left) == ("terminated", 1)
             manager.close(grace_s=0)

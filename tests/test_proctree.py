@@ -14,7 +14,8 @@ from .programs import eventually, is_alive, linux_only, new_mark, posix_only, pr
 if sys.platform == "win32":
     pytest.skip("the trees of POSIX", allow_module_level=True)
 
-from backgroundr import proctree_posix
+from backgroundr import proctable
+from backgroundr.marks import ENV_NAME, new_base_mark, tree_mark
 from backgroundr.proctree import open_tree, shell_argv, survey
 
 
@@ -23,8 +24,9 @@ def grow():
     """Returns a function that starts a command as a tree; all are ended after the test."""
     trees = []
 
-    def grow(command, token="test.tree"):
-        trees.append(open_tree(["/bin/sh", "-c", command], "/", {}, token))
+    def grow(command, alone=False):
+        mark = tree_mark(new_base_mark(), 0)
+        trees.append(open_tree(["/bin/sh", "-c", command], "/", {}, mark, alone))
         return trees[-1]
 
     yield grow
@@ -40,8 +42,8 @@ def pids(tree):
 def test_a_survey_tells_trees_apart(grow):
     """One survey finds the processes of several trees, each under its own."""
     first, second = (
-        grow("sleep 600 & sleep 600", "test.a"),
-        grow("setsid sleep 600 & wait", "test.b"),
+        grow("sleep 600 & sleep 600"),
+        grow("setsid sleep 600 & wait"),
     )
     eventually(lambda: len(pids(first)) == 3, "the first tree")
     eventually(
@@ -89,9 +91,9 @@ def test_descent_finds_what_cleared_its_environment(grow):
 @linux_only
 def test_trees_inside_trees_belong_to_both(grow, monkeypatch):
     """What a nested program marks as its own is still found by the outer one."""
-    outer = grow("setsid sleep 600 & wait", "outer.x")
-    monkeypatch.setenv(proctree_posix.ENV_NAME, "outer.x")
-    inner = grow("setsid sleep 600 & wait", "inner.y")
+    outer = grow("setsid sleep 600 & wait")
+    monkeypatch.setenv(ENV_NAME, "%x" % outer.mark)
+    inner = grow("setsid sleep 600 & wait")
     monkeypatch.undo()
     eventually(lambda: len(pids(outer)) == 4, "both trees")
     assert pids(inner) < pids(outer)
@@ -103,12 +105,12 @@ def test_a_reused_pid_is_not_signalled():
     """A process that started at another time than the one that was found is left alone."""
     stranger = subprocess.Popen(["sleep", "600"])
     try:
-        started = proctree_posix._read_stat(stranger.pid).started
-        found = proctree_posix.Member(stranger.pid, started - 1, in_group=False)
-        proctree_posix._signal_member(found, signal.SIGKILL)
+        started = proctable._read_process(stranger.pid).started
+        found = proctable.Member(stranger.pid, started - 1, in_group=False)
+        proctable.signal_member(found, signal.SIGKILL)
         assert stranger.poll() is None
         found.started = started
-        proctree_posix._signal_member(found, signal.SIGKILL)
+        proctable.signal_member(found, signal.SIGKILL)
         assert stranger.wait(10) == -signal.SIGKILL
     finally:
         stranger.kill()
@@ -134,11 +136,11 @@ def test_a_group_number_that_came_to_a_stranger_is_not_ours(grow):
     """After the reap, only processes that are older than it count as the command's group."""
     tree = grow("exit 0")
     tree.wait_exit()
-    now = proctree_posix._now_ticks()
-    assert tree.owns_group(tree.pid, now + 1000)
+    now = proctable.now_ticks()
+    assert tree.owns_groups(now + 1000)
     tree.reap()
-    assert tree.owns_group(tree.pid, now)
-    assert not tree.owns_group(tree.pid, now + 1000)
+    assert tree.owns_groups(now)
+    assert not tree.owns_groups(now + 1000)
 
 
 @linux_only
@@ -164,10 +166,10 @@ def test_the_signal_reaches_each_process_once(grow, tmp_path):
 def test_without_proc_the_group_is_found(grow, monkeypatch):
     """Where ps is all there is, groups and descent are still seen."""
     if sys.platform == "linux":
-        monkeypatch.setattr(proctree_posix, "_processes", proctree_posix.processes_of_ps)
-        monkeypatch.setattr(proctree_posix, "_tokens", lambda pid: [])
+        monkeypatch.setattr(proctable, "_processes", proctable.processes_of_ps)
+        monkeypatch.setattr(proctable, "_marks_in_environment", lambda pid: [])
         # What ps tells is in seconds since the epoch, not in clock ticks.
-        monkeypatch.setattr(proctree_posix, "_now_ticks", lambda: 0)
+        monkeypatch.setattr("backgroundr.proctree_posix.now_ticks", lambda: 0)
     tree = grow("sleep 600 & setsid sleep 600 & wait")
     eventually(lambda: len(pids(tree)) == 3, "the tree in the table of ps")
 
@@ -200,7 +202,7 @@ def test_each_shell_gets_its_own_flags(shell, argv):
 @linux_only
 def test_discard_leaves_nothing(grow):
     """A discarded tree is gone, and its descriptors are closed."""
-    tree = open_tree(["/bin/sh", "-c", "setsid sleep 600 & sleep 600"], "/", {}, "test.discard")
+    tree = open_tree(["/bin/sh", "-c", "setsid sleep 600 & sleep 600"], "/", {}, new_base_mark())
     eventually(lambda: len(pids(tree)) == 3, "the tree")
     members = pids(tree)
     tree.discard()
@@ -213,7 +215,7 @@ def test_discard_leaves_nothing(grow):
 @linux_only
 def test_discard_does_without_a_survey(monkeypatch):
     """Where the table of processes cannot be read, the command's group is still ended."""
-    tree = open_tree(["/bin/sh", "-c", "sleep 600 & sleep 600"], "/", {}, "test.discard")
+    tree = open_tree(["/bin/sh", "-c", "sleep 600 & sleep 600"], "/", {}, new_base_mark())
     eventually(lambda: len(pids(tree)) == 3, "the tree")
     members = pids(tree)
 
