@@ -26,16 +26,16 @@ KILL_PATIENCE_S = 1.0
 class Ending:
     """A tree on its way out.
 
-    tree: has a pid, or None when the command itself is nobody's concern, `signal_strays` and
-    `kill` (see `proctree.Tree`). signal_number: what was sent. kill_at: when SIGKILL follows.
-    look_at: when to survey the tree next. Times are of the monotonic clock.
+    tree: as `proctree.Tree`; its pid may be None. signal_number: what it gets, at the next
+    step while `to_signal`. kill_at: when SIGKILL follows, on the monotonic clock. The caller
+    may set these three.
     """
 
     def __init__(self, tree: Any, signal_number: int, kill_at: float) -> None:
         self.tree = tree
         self.signal_number = signal_number
+        self.to_signal = True
         self.kill_at = kill_at
-        self.look_at = 0.0
         # How many surveys in a row found nobody; {pid: when it was first killed}.
         self._empty_surveys = 0
         self._killed: Dict[int, float] = {}
@@ -48,9 +48,14 @@ class Ending:
     def advance(self, members: Optional[List[Any]], now: float) -> Optional[float]:
         """Act on who is left of the tree; return when to look again, None when it is over.
 
-        members: what a survey found, None when it could not be made. It is over, too, when
-        those that are left do not die of SIGKILL.
+        members: what a survey found, None when it could not be made. The first survey is made
+        before the first signal: who loses its parent by that is known by then. It is over,
+        too, when those that are left do not die of SIGKILL.
         """
+        signalled = self.to_signal
+        if self.to_signal:
+            self.to_signal = False  # before the number is read: another thread may set both
+            self.tree.signal(members or [], self.signal_number)
         if members is None:
             if now >= self.kill_at:
                 self.tree.kill([])
@@ -66,7 +71,7 @@ class Ending:
             if not command_runs and max(killed) <= now - KILL_PATIENCE_S:
                 return None
             return now + (SURVEY_PAUSE_S if now in killed else GRACE_PAUSE_S)
-        if self.tree.signal_strays(members, self.signal_number):
+        if self.tree.signal_strays(members, self.signal_number) or signalled:
             return now + SURVEY_PAUSE_S
         if command_runs:
             return self.kill_at  # its exit brings the next look sooner

@@ -18,64 +18,119 @@ import sys
 import time
 
 from .ending import Ending, see_through
-from .proctable import MarkedTree, kill_group, now_ticks, survey_posix
+from .proctable import MarkedTree, hide_process_posix, kill_group, now_ticks, survey_posix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Collection, Set
+    from typing import Any, Collection, Optional, Set
 
 # Between SIGTERM and SIGKILL, when the server is gone.
 GUARDIAN_GRACE_S = 1.0
 
+# What a list of processes shows of it: its name, and the last word of its command line. Not
+# the words by which people, and commands, end every server or every Python at once.
+_NAME = "task-guardian"
+_TITLE = "guardian of background tasks"
+# For how long it is waited for at the very end.
+_PATIENCE_S = 3.0
+
+_HAS_PROC = os.path.exists("/proc/self/stat")
+
 # A line in its pipe: those who are left had their grace.
 _NO_GRACE = b"!\n"
 
-# The package is made anew around its folder (or its place in a zip file), so that nothing
-# else is imported: not what lies around it when it is vendored, nor all of itself.
-_PROGRAM = """
-import sys
-package = type(sys)("backgroundr")
-package.__path__ = [sys.argv[1]]
-sys.modules["backgroundr"] = package
-from backgroundr.guardian import guard
-guard(int(sys.argv[2], 16), int(sys.argv[3]))
+# What it is made of, in the order in which each imports the others.
+_PARTS = ("marks", "proctable", "ending", "guardian")
+
+# It gets its text, of a length that is told, through the pipe.
+_LOADER = """
+import os, sys
+text = b""
+while len(text) < int(sys.argv[1]):
+    text += os.read(0, int(sys.argv[1]) - len(text)) or sys.exit()
+exec(text)
 """
+_PROGRAM = """
+package = type(sys)("backgroundr")
+sys.modules[package.__name__] = package
+for name, source in %r:
+    module = type(sys)(package.__name__ + "." + name)
+    module.__package__ = package.__name__
+    sys.modules[module.__name__] = module
+    exec(compile(source, name + ".py", "exec"), vars(module))
+module.guard(%d, %d)
+"""
+
+
+def guardian_program(base_mark: int) -> Optional[bytes]:
+    """Return the text of the guardian of a manager; None where the sources are not at hand.
+
+    To be called before anything is started, and early: by the time that a guardian is started,
+    the package may have been replaced by another version, or removed.
+    """
+    parts = []
+    for name in _PARTS:
+        module: Any = sys.modules["%s.%s" % (__package__, name)]
+        try:
+            source = module.__loader__.get_data(module.__file__)
+        except (AttributeError, OSError):
+            return None
+        parts.append((name, source))
+    return (_PROGRAM % (parts, base_mark, now_ticks())).encode()
 
 
 class Guardian:
     """A guardian for what one manager starts, and this process's end of its pipe."""
 
-    def __init__(self, base_mark: int) -> None:
-        """Start the process; it need not be waited for. Raises OSError."""
+    def __init__(self, program: bytes) -> None:
+        """Start the process; it need not be waited for. Raises OSError.
+
+        program: of `guardian_program`.
+        """
         import subprocess
 
-        # Isolated, without site-packages, leaving no bytecode behind.
-        argv = [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM]
-        argv += [os.path.dirname(os.path.abspath(__file__)), "%x" % base_mark, str(now_ticks())]
-        reading, self._pipe = os.pipe()
+        # A null device of our own: Popen leaks its when it fails for want of descriptors
+        # (Python 3.8 to 3.10).
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            reading, self._pipe = os.pipe()
+        except OSError:
+            os.close(null)
+            raise
         # The mask is inherited, so that no signal ends it, from its first instant on.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
+            # Isolated, without site-packages, leaving no bytecode behind.
             self._popen = subprocess.Popen(
-                argv,
+                [sys.executable, "-I", "-S", "-B", "-c", _LOADER, str(len(program)), _TITLE],
                 stdin=reading,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stdout=null,
+                stderr=null,
                 cwd="/",
                 start_new_session=True,
             )
-        except OSError:
+        except BaseException:
             os.close(self._pipe)
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(reading)
+            os.close(null)
+        try:
+            with open(self._pipe, "wb", closefd=False) as file:
+                file.write(program)
+        except BrokenPipeError:
+            pass  # somebody has killed it already
         os.set_blocking(self._pipe, False)
-        self.pid = self._popen.pid
 
     def is_alive(self) -> bool:
-        """Whether it is there; somebody may have killed it."""
-        return self._popen.poll() is None
+        """Whether it is there, and goes on if it was stopped; somebody may have killed it."""
+        poll = select.poll()
+        poll.register(self._pipe, 0)
+        if self._popen.poll() is not None or poll.poll(0):  # POLLERR: nobody has the other end
+            return False
+        self._signal(signal.SIGCONT)
+        return True
 
     def watch(self, pid: int) -> None:
         """Tell it of a command, whose group is then signalled as a whole."""
@@ -87,18 +142,31 @@ class Guardian:
 
     def release(self) -> None:
         """Have it go, for nothing is left to end."""
-        try:
-            self._popen.kill()
-        except PermissionError:
-            pass  # a host program has changed its user since; it goes at the end of the pipe
-        os.close(self._pipe)
-        self._popen.wait()
+        self._signal(signal.SIGKILL)
+        self._wait_for_end()
 
     def take_over(self) -> None:
         """Have it try for another second to kill who is left, then go."""
+        self._signal(signal.SIGCONT)
         self._write(_NO_GRACE)
+        self._wait_for_end()
+
+    def _wait_for_end(self) -> None:
+        import subprocess
+
         os.close(self._pipe)
-        self._popen.wait()
+        try:
+            self._popen.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:  # somebody has stopped it again
+            self._signal(signal.SIGKILL)
+            self._popen.wait()
+
+    def _signal(self, number: int) -> None:
+        if self._popen.poll() is None:  # else, until Python 3.9, its pid could be a stranger's
+            try:
+                self._popen.send_signal(number)
+            except (ProcessLookupError, PermissionError):
+                pass  # gone, or a host program has changed its user since
 
     def _write(self, line: bytes) -> None:
         try:
@@ -113,56 +181,67 @@ class _Leftovers(MarkedTree):
     def __init__(self, base_mark: int, started_ticks: int) -> None:
         super().__init__(base_mark, started_ticks)
         self._groups: Set[int] = set()
-        self._orphaned_ticks = 0
+        self.orphaned_ticks = 0
         self.grace_s = GUARDIAN_GRACE_S
 
     def note(self, line: bytes) -> None:
         """Take a line of the guardian's pipe, without its end."""
-        if line[:1] == b"+":
-            self._groups.add(int(line[1:]))
-        elif line[:1] == b"-":
-            self._groups.discard(int(line[1:]))
-        else:
+        kind, number = line[:1], line[1:]
+        if kind == _NO_GRACE[:1]:
             self.grace_s = 0
+        elif number.isdigit() and not _HAS_PROC:  # where there is, marks tell in a surer way
+            (self._groups.add if kind == b"+" else self._groups.discard)(int(number))
 
-    def signal_groups(self, number: int) -> None:
-        """Signal the groups of all commands; at once when their server is gone.
-
-        Until then the numbers were taken, by its children, and no system gives them out
-        again within an instant.
-        """
-        self._orphaned_ticks = self._signalled_ticks = now_ticks()
-        self._group_signalled = True
+    def _signal_groups(self, number: int) -> bool:
+        # In the instant after the server is gone. Until then the numbers were taken, by its
+        # children, and no system gives them out again so soon.
         for group in self._groups:
             kill_group(group, number)
+        return True
 
     def groups(self) -> Collection[int]:
         return self._groups
 
     def owns_groups(self, started: int) -> bool:
-        return started <= self._orphaned_ticks
+        return started <= self.orphaned_ticks
 
 
 def guard(base_mark: int, started_ticks: int) -> None:
     """Be the guardian: wait until the server is gone, then end what it left; return.
 
-    base_mark: of the server's manager. started_ticks: when it began to start anything.
+    base_mark: of the server's manager. started_ticks: a moment before it started anything.
     stdin: the pipe from `Guardian`.
     """
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(_NAME)
+    except OSError:
+        pass  # not Linux, or nothing is mounted there
+    hide_process_posix()  # or a command could hold the pipe open
     leftovers = _Leftovers(base_mark, started_ticks)
+    server = os.getppid()
+    look_every_ms: Optional[int] = 1000
     poll = select.poll()
     poll.register(0, select.POLLIN)
-    if sys.platform == "linux" and hasattr(os, "pidfd_open"):
-        # Other children of a host program, forked from it, can hold the pipe open.
-        poll.register(os.pidfd_open(os.getppid()), select.POLLIN)
+    if sys.platform == "linux":
+        try:
+            # Other children of a host program, forked from it, can hold the pipe open.
+            poll.register(os.pidfd_open(server), select.POLLIN)
+            look_every_ms = None
+        except (AttributeError, OSError):
+            pass  # an older Python or kernel, or a sandbox that forbids it
     unread = b""
-    while 0 in dict(poll.poll()):
-        data = os.read(0, 65536)
-        if not data:
+    while os.getppid() == server:
+        ready = dict(poll.poll(look_every_ms))
+        if 0 in ready:
+            data = os.read(0, 65536)
+            if not data:
+                break
+            *lines, unread = (unread + data).split(b"\n")
+            for line in lines:
+                leftovers.note(line)
+        elif ready:
             break
-        *lines, unread = (unread + data).split(b"\n")
-        for line in lines:
-            leftovers.note(line)
-    leftovers.signal_groups(signal.SIGTERM)
+    leftovers.orphaned_ticks = now_ticks()
     kill_at = time.monotonic() + leftovers.grace_s
     see_through(Ending(leftovers, signal.SIGTERM, kill_at), survey_posix)

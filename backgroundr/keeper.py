@@ -11,7 +11,7 @@ import threading
 import time
 
 from .ending import Ending
-from .proctree import survey
+from .proctree import SIGKILL, survey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 class KeptEnding(Ending):
     """The ending of a `Kept`.
 
-    The keeper's mutex owns signal_number, kill_at, look_at and over (nobody is left; only
-    the last output is still to be read). The keeper alone uses the rest.
+    look_at: when to survey the tree next. over: nobody is left, and only the last output is
+    still to be read. The keeper's mutex owns these and what `Ending` has for its caller to set;
+    the keeper alone uses the rest.
     """
 
     def __init__(self, kept: Kept, signal_number: int, kill_at: float) -> None:
         super().__init__(kept.tree, signal_number, kill_at)
         self.kept = kept
+        self.look_at = 0.0
         self.over = False
         self.told = False
 
@@ -87,20 +89,22 @@ class Keeper:
         heapq.heappush(self._limits, (at, self._limits_set, kept))
         self._wake.notify()
 
-    def end(self, kept: Kept, signal_number: int, grace_s: float) -> None:
-        """Signal a tree now, and see to it that nobody is left of it.
+    def end(self, kept: Kept, signal_number: int, grace_s: float, again: bool = True) -> None:
+        """Have a tree signalled at once, and see to it that nobody is left of it.
 
-        Of a tree that is on its way out already, the grace can become shorter, not longer.
+        Of a tree that is on its way out already, the grace can become shorter, not longer, and
+        it is signalled again only if `again`. SIGKILL leaves no grace.
         """
-        kill_at = time.monotonic() + grace_s
+        kill_at = time.monotonic() + (0 if signal_number == SIGKILL else grace_s)
         if kept.ending is None:
             kept.ending = KeptEnding(kept, signal_number, kill_at)
             self._endings.append(kept.ending)
         else:
-            kept.ending.signal_number = signal_number
+            if again:
+                kept.ending.signal_number = signal_number
+                kept.ending.to_signal = True
             kept.ending.kill_at = min(kept.ending.kill_at, kill_at)
             kept.ending.look_at = 0.0
-        kept.tree.signal_group(signal_number)
         self._wake.notify()
 
     def look_now(self, ending: KeptEnding) -> None:

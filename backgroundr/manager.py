@@ -35,12 +35,13 @@ from .lifecycle import (
     next_state,
     outcome,
 )
-from .marks import new_base_mark, tree_mark
+from .marks import new_base_mark, timer_slack_of, tree_mark
 from .output import STREAMS, OutputLog
 from .proctree import (
+    guardian_opener,
     hide_process,
     native,
-    open_guardian,
+    no_room,
     open_tree,
     shell_argv,
     signal_name,
@@ -53,9 +54,8 @@ from .screen import LINE_CHARS, render
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
+    from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
 
-    from .guardian import Guardian
     from .output import Tail
     from .proctree import Tree
     from .reader import SelectReader, ThreadReader
@@ -253,10 +253,9 @@ class TaskManager:
     on_change: called with a task's id and "start", "output" or "status" when that changed, on
     whichever thread saw it, with no lock held; it must not raise, and only take note, for the
     reading of every task waits for it.
-    owns_process: this process is there for this manager alone. No other code in it starts
-    processes, so that on Linux each command is born with its mark (see `proctable`) and need
-    not get it an instant later; and it is hidden from its commands (see
-    `proctree.hide_process`).
+    owns_process: this process is there for this manager alone: no other code in it starts
+    processes, so that for an instant its own limits may hold the mark of a command (see
+    `proctable`); and it is hidden from its commands (see `proctree.hide_process`).
 
     Every method may be called from any thread, and none disturbs another that waits. The
     manager installs no signal handler, prints nothing, and starts nothing before the first
@@ -280,13 +279,16 @@ class TaskManager:
         # Unique to this manager: what is another one's is never taken for ours.
         self._base_mark = new_base_mark()
         # Held while a command is started, so one at a time. Owns _guardian, which is changed
-        # with _mutex held too, and _starts. Taken before _mutex.
+        # with _mutex held too, _starts and _slacks. Taken before _mutex.
         self._starting = threading.Lock()
-        self._guardian: Optional[Guardian] = None
+        self._open_guardian = guardian_opener(self._base_mark)
+        self._guardian: Any = None
         self._starts = 0
+        self._slacks: Dict[int, Tree] = {}  # the last tree with each timer slack
         # _mutex owns the table of tasks, every field of a task, every log and every ending.
         # Held for microseconds: never across I/O, a callback or a wait. The exceptions are
-        # the kill and the reap, because "not yet reaped" is part of a task's state.
+        # the reap, because "not yet reaped" is part of a task's state, and a line or the end
+        # of a guardian.
         self._mutex = threading.Lock()
         # Held during a look at the system for what finished tasks left; _looks counts those
         # that have begun. Taken before _mutex.
@@ -372,18 +374,23 @@ class TaskManager:
             try:
                 reader, keeper = self._ensure_threads()
             except (OSError, RuntimeError) as error:
-                raise SpawnFailed(command, _reason(error), SpawnFailed.MAKE_ROOM) from None
+                raise no_room(error, command) from None
         try:
             self._ensure_guardian()
         except OSError as error:
-            raise SpawnFailed(command, _reason(error), SpawnFailed.MAKE_ROOM) from None
+            raise no_room(error, command) from None
         mark = tree_mark(self._base_mark, self._starts)
         self._starts += 1
+        slack = timer_slack_of(mark)
+        if slack in self._slacks:
+            self._slacks[slack].shares_timer_slack()
         tree = open_tree(
             shell_argv(self.shell, command), directory, env, mark, alone=self._owns_process
         )
+        self._slacks[slack] = tree
         task = _Task(self, task_id, name, command, directory, timeout_s, tree)
         try:
+            self._ensure_guardian()  # it may have been killed in the meantime
             with self._mutex:
                 if self._closed:
                     raise ManagerClosed()
@@ -404,11 +411,11 @@ class TaskManager:
                 if timeout_s is not None:
                     keeper.limit(task, task.started_monotonic + timeout_s)
                 return task, TaskStatus(task)
-        except (ManagerClosed, RuntimeError) as error:
+        except (ManagerClosed, OSError, RuntimeError) as error:
             tree.discard()
             if isinstance(error, ManagerClosed):
                 raise
-            raise SpawnFailed(command, _reason(error), SpawnFailed.MAKE_ROOM) from None
+            raise no_room(error, command) from None
 
     def _ensure_guardian(self) -> None:
         """Start the guardian, with the first command, or when somebody has killed it."""
@@ -416,7 +423,7 @@ class TaskManager:
             return
         if self._guardian is None and self._owns_process:
             hide_process()
-        guardian = open_guardian(self._base_mark)
+        guardian = self._open_guardian()
         with self._mutex:
             if self._guardian is not None:
                 self._guardian.release()
@@ -565,7 +572,8 @@ class TaskManager:
             self._closed = True
             if self._keeper is not None:  # else nothing was started, or it is closed already
                 for task in self._tasks.values():
-                    self._begin_ending(task, BY_REQUEST, number, grace_s)
+                    if not task.tree_empty:
+                        self._begin_ending(task, BY_REQUEST, number, grace_s, again=False)
                 self._keeper.wait_for_endings(grace_s + KILL_PATIENCE_S)
             reader, self._reader = self._reader, None
             keeper, self._keeper = self._keeper, None
@@ -654,13 +662,15 @@ class TaskManager:
             self._keeper = Keeper(self._mutex)
         return self._reader, self._keeper
 
-    def _begin_ending(self, task: _Task, by: str, signal_number: int, grace_s: float) -> None:
+    def _begin_ending(
+        self, task: _Task, by: str, signal_number: int, grace_s: float, again: bool = True
+    ) -> None:
         """Signal a tree, or what a finished command left of it, and have the keeper see to it."""
         if task.state != FINISHED:
             task.state = next_state(task.state, STOP)
             task.stopped_by = task.stopped_by or by
         if self._keeper is not None:  # else nobody is left of it, or it was given up
-            self._keeper.end(task, signal_number, grace_s)
+            self._keeper.end(task, signal_number, grace_s, again)
 
     # The threads' side; each takes the mutex itself.
 
@@ -715,10 +725,6 @@ class TaskManager:
             self._keeper.forget(task.ending)
         for waiter in task.waiters:
             waiter.notify_all()
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _check_text(argument: str, text: str) -> None:

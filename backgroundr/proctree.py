@@ -17,14 +17,28 @@ from .errors import InvalidValue, SpawnFailed
 if sys.platform == "win32":
     from .proctree_win import WindowsTree
 else:
-    from .proctable import survey_posix
-    from .proctree_posix import ProcessTree, hide_process_posix, native_bytes
+    from .guardian import Guardian, guardian_program
+    from .proctable import hide_process_posix, survey_posix
+    from .proctree_posix import ProcessTree, native_bytes
+
+SIGKILL = 9  # Windows has no such signal, but a way to kill
+_NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Collection, Dict, List, Mapping, Optional, Protocol, Sequence, Union
-
-    from .guardian import Guardian
+    from typing import (
+        Any,
+        Callable,
+        Collection,
+        Dict,
+        List,
+        Mapping,
+        Optional,
+        Protocol,
+        Sequence,
+        Union,
+    )
 
     class Tree(Protocol):
         """A command and all that came of it. Every method may be called by any thread.
@@ -52,16 +66,19 @@ if TYPE_CHECKING:
             with it.
             """
 
-        def signal_group(self, number: int) -> None:
-            """Send a signal to the command's group at once; `signal_strays` does the rest."""
+        def signal(self, members: List[Any], number: int) -> None:
+            """Send a signal to the command's group and to `members`, as found just before."""
 
         def signal_strays(self, members: List[Any], number: int) -> bool:
-            """Send the signal to those that `signal_group`, or a former `signal_strays`, missed.
+            """Send the signal to those that `signal`, or a former `signal_strays`, missed.
 
             Not to processes younger than the last signalling: one that handled the signal
             started them, to clean up, and that is what the grace is for. Returns True when
             any was signalled; they may have forked meanwhile.
             """
+
+        def shares_timer_slack(self) -> None:
+            """Take note that from now on another tree has the same timer slack (see `marks`)."""
 
         def kill(self, members: List[Any]) -> None:
             """Send SIGKILL to the group and to `members`."""
@@ -77,8 +94,8 @@ def open_tree(
 
     argv: program and arguments; the last one is what a failure calls the command.
     cwd: an absolute path. env: entries added to this process's own. mark: of `tree_mark`.
-    alone: this process starts nothing else meanwhile, so that the command can be born with
-    its mark; else it gets the mark an instant later.
+    alone: this process starts nothing else meanwhile, so that the command can be marked by
+    way of this process's own limits.
     Raises SpawnFailed; then nothing is left running and no descriptor is left open.
     """
     try:
@@ -104,24 +121,29 @@ def survey(trees: Sequence[Any], doomed: Collection[Any] = ()) -> Dict[Any, List
         return survey_posix(trees, doomed)
 
 
-def open_guardian(base_mark: int) -> Optional[Guardian]:
-    """Start a process that ends what carries marks of a base when this process is gone.
+def guardian_opener(base_mark: int) -> Callable[[], Any]:
+    """Return a function that starts a process which ends what this one leaves, if it is killed.
 
-    Returns None where the system does that by itself (Windows), and where the program that
-    runs Python cannot be started a second time, for it is another program that embeds it.
-    Raises OSError for want of processes, memory or descriptors.
+    What it ends is all that carries marks of the base. To be called early: by the time that
+    the function is called, the package's files may be gone. The function returns a
+    `guardian.Guardian`, or None where the system does the work (Windows), and where the program
+    that runs Python cannot be started a second time, for it is another program that embeds
+    Python. It raises OSError for want of processes, memory or descriptors.
     """
     if sys.platform == "win32":
-        return None
+        return lambda: None
     else:
-        if not sys.executable:
-            return None
-        from .guardian import Guardian
+        program = guardian_program(base_mark)
 
-        try:
-            return Guardian(base_mark)
-        except (FileNotFoundError, PermissionError):
-            return None
+        def open_guardian() -> Optional[Guardian]:
+            if program is None or not sys.executable:
+                return None
+            try:
+                return Guardian(program)
+            except (FileNotFoundError, PermissionError):
+                return None
+
+        return open_guardian
 
 
 def hide_process() -> None:
@@ -166,7 +188,7 @@ def signal_number(name: str) -> int:
     """
     wanted = name.upper() if name.upper().startswith("SIG") else "SIG" + name.upper()
     if wanted == "SIGKILL":
-        return 9  # Windows has no such signal, but a way to kill
+        return SIGKILL
     number = getattr(signal, wanted, None)
     if not isinstance(number, signal.Signals):
         raise InvalidValue(
@@ -185,15 +207,31 @@ def signal_name(number: int) -> str:
         return "signal %d" % number
 
 
+def no_room(error: Exception, command: str) -> SpawnFailed:
+    """Return what to tell of a command for which there is no process, thread or descriptor.
+
+    error: an OSError, or the RuntimeError of a thread.
+    """
+    reason = getattr(error, "strerror", None) or str(error)
+    advice = SpawnFailed.MAKE_ROOM
+    if getattr(error, "errno", None) in _NO_DESCRIPTOR:
+        reason += " (no room for another open file)"
+        advice += (
+            " A server started with a higher limit of open files (ulimit -n) has room for more."
+        )
+    elif isinstance(error, RuntimeError) or getattr(error, "errno", None) in _NO_PROCESS:
+        reason += " (no room for another process or thread)"
+        advice += (
+            " A server with a higher limit of processes (ulimit -u) or memory has room for more."
+        )
+    return SpawnFailed(command, reason, advice)
+
+
 def _spawn_failed(error: OSError, argv: List[str], cwd: str) -> SpawnFailed:
     reason = error.strerror or str(error)
-    if error.errno in (errno.EAGAIN, errno.ENOMEM):
-        reason += " (no room for another process)"
-        advice = SpawnFailed.MAKE_ROOM
-    elif error.errno in (errno.EMFILE, errno.ENFILE):
-        reason += " (no room for another open file)"
-        advice = SpawnFailed.MAKE_ROOM
-    elif error.errno == errno.E2BIG:
+    if error.errno in _NO_PROCESS + _NO_DESCRIPTOR:
+        return no_room(error, argv[-1])
+    if error.errno == errno.E2BIG:
         reason += " (a command line of %d characters, and its environment)" % len(argv[-1])
         advice = "Write the command to a script file and run that."
     elif error.filename is not None and os.fsdecode(error.filename) == cwd:

@@ -17,10 +17,13 @@ from .ending import Ending, see_through
 from .marks import ENV_NAME, mark_path
 from .proctable import (
     MarkedTree,
+    argv_with,
+    begin_timer_slack,
+    end_timer_slack,
     kill_group,
-    mark_limits,
+    limits_with,
     now_ticks,
-    restore_limits,
+    set_limits,
     survey_posix,
 )
 
@@ -33,8 +36,6 @@ if TYPE_CHECKING:
 # So many descriptors must be free beside those of a task, or it is not started: a task that
 # could not be looked at could not be ended with all that came of it.
 SPARE_DESCRIPTORS = 8
-
-_PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 class ProcessTree(MarkedTree):
@@ -66,7 +67,13 @@ class ProcessTree(MarkedTree):
             opened += stderr, child_stderr
             for _ in range(SPARE_DESCRIPTORS):
                 opened.append(os.dup(null))
-            limits = mark_limits(0, mark) if alone else []
+            # The command is born with its mark. Where other threads may fork too, this
+            # process's own limits must not carry it, or their children would.
+            limits = limits_with(mark)
+            if not alone:
+                argv = argv_with(limits, argv)
+            own_limits = set_limits(0, limits) if alone else {}
+            slack = begin_timer_slack(mark)  # of this thread alone
             try:
                 # Bytes throughout: in a C locale the text forms refuse what is not ASCII.
                 self._popen = subprocess.Popen(
@@ -79,14 +86,16 @@ class ProcessTree(MarkedTree):
                     start_new_session=True,
                 )
             finally:
-                restore_limits(limits)
+                set_limits(0, own_limits)
+                if slack:
+                    end_timer_slack()
         except BaseException:
             for fd in opened:
                 os.close(fd)
             raise
         self.pid = self._popen.pid
         if not alone:
-            mark_limits(self.pid, mark)
+            set_limits(self.pid, limits)  # late, but better than never
         for fd in opened:
             if fd not in (stdout, stderr):
                 os.close(fd)
@@ -124,6 +133,8 @@ class ProcessTree(MarkedTree):
         elif self.exit_fd is not None:
             os.close(self.exit_fd)
         self.exit_fd = None
+        with self._lock:
+            self._look_at_child()  # now, before its number could be given out again
 
     def wait_exit(self) -> None:
         """Block until the command itself has exited. Its pid stays taken until `reap`."""
@@ -131,7 +142,8 @@ class ProcessTree(MarkedTree):
             try:
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             except ChildProcessError:
-                pass  # the host program ignores SIGCHLD, or has waited for our child
+                with self._lock:
+                    self._look_at_child()
         else:
             # macOS before Python 3.13, and only when kqueue gave no descriptor. This reaps,
             # so that until `reap` notes it a signal could meet a reused pid.
@@ -140,15 +152,7 @@ class ProcessTree(MarkedTree):
     def is_running(self) -> bool:
         """Whether the command itself has not exited yet."""
         with self._lock:
-            if self._returncode is not None:
-                return False
-            if hasattr(os, "waitid"):
-                options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-                try:
-                    return os.waitid(os.P_PID, self.pid, options) is None
-                except ChildProcessError:
-                    return False  # as in wait_exit
-            return False  # macOS before Python 3.13: what ps said has to do
+            return self._look_at_child() is True
 
     def reap(self) -> int:
         """Return the exit code, -N for a death by signal N. The pid is free from then on.
@@ -161,23 +165,19 @@ class ProcessTree(MarkedTree):
                 self._reaped_ticks = now_ticks()
             return self._returncode
 
-    def signal_group(self, number: int) -> None:
-        """Send a signal to the command's group at once; `signal_strays` does the rest of the tree.
-
-        All of the group gets it in one moment: a shell that outlived its child by an
-        instant would go on to its next command.
-        """
+    def _signal_groups(self, number: int) -> bool:
+        # All of the group gets it in one moment: a shell that outlived its child by an
+        # instant would go on to its next command.
         with self._lock:
-            self._signalled.clear()
-            self._signalled_ticks = now_ticks()
-            self._group_signalled = self._returncode is None
-            if self._group_signalled:
+            if self._pid_is_taken():
                 kill_group(self.pid, number)
+                return True
+            return False
 
     def kill(self, members: List[Member]) -> None:
         """Send SIGKILL to the group and to `members`."""
         with self._lock:
-            if self._returncode is None:
+            if self._pid_is_taken():
                 kill_group(self.pid, signal.SIGKILL)
         super().kill(members)
 
@@ -198,25 +198,32 @@ class ProcessTree(MarkedTree):
         """Whether the command's group is still its own, for a process that started then.
 
         Until the reap nobody else can have that number. A stranger who got it later started
-        later.
+        later, perhaps in the same tick.
         """
-        return self._returncode is None or started <= self._reaped_ticks
+        with self._lock:
+            return self._pid_is_taken() or started < self._reaped_ticks
 
+    def _pid_is_taken(self) -> bool:
+        return self._look_at_child() is not None
 
-def hide_process_posix() -> None:
-    """Keep this process's memory and descriptors from other processes of the same user.
+    def _look_at_child(self) -> Optional[bool]:
+        """Return True while the command runs, False when it is over, None when it is reaped.
 
-    Else a command could write to the stream of its server through /proc/PID/fd. For the life
-    of the process; debuggers, profilers and core dumps are kept out with it. root is not.
-    Linux (PR_SET_DUMPABLE, prctl(2)); elsewhere nothing, for nothing like /proc is there.
-    """
-    if sys.platform == "linux":
+        With the lock held. In a host program that ignores SIGCHLD, or waits for children that
+        are not its own, it may be reaped without our knowing; from then on the number says
+        nothing, and what it exited with, nobody can tell.
+        """
+        if self._returncode is not None:
+            return None
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13: what ps said has to do
+            return False
         try:
-            import ctypes
-
-            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, *[ctypes.c_ulong(0)] * 4)
-        except (ImportError, OSError, AttributeError):
-            pass  # a Python built without it, or no prctl to call
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self.pid, options) is None
+        except ChildProcessError:
+            self._popen.poll()  # has it notice too
+            self._returncode = 0
+            return None
 
 
 def native_bytes(text: str) -> bytes:

@@ -72,7 +72,13 @@ class WindowsTree:
         except OSError:
             self._job.close()
             raise
-        self._job.adopt_and_resume(self._popen)
+        try:
+            self._job.adopt_and_resume(self._popen)
+        except OSError:
+            self._popen.kill()
+            self._popen.communicate()
+            self._job.close()
+            raise
         self.pid = self._popen.pid
         stdout, stderr = self._popen.stdout, self._popen.stderr
         assert stdout is not None
@@ -93,13 +99,13 @@ class WindowsTree:
         """Return the exit code."""
         return self._popen.wait()
 
-    def signal_group(self, number: int) -> None:
+    def signal(self, members: List[Any], number: int) -> None:
         """Ask the command to end: CTRL_BREAK, the one such event that reaches a group.
 
         SIGKILL ends the whole job at once.
         """
         assert sys.platform == "win32"
-        if number == getattr(signal, "SIGKILL", 9):
+        if number == 9:
             self._job.terminate()
             return
         try:
@@ -111,6 +117,9 @@ class WindowsTree:
         """Nothing: the event reaches the whole group."""
         return False
 
+    def shares_timer_slack(self) -> None:
+        """There is none."""
+
     def kill(self, members: List[Any]) -> None:
         """End every process of the job."""
         self._job.terminate()
@@ -119,6 +128,7 @@ class WindowsTree:
         """End a tree that nobody has begun to watch."""
         self._job.terminate()
         self._popen.wait()
+        self._job.close()
         for fd in self.pipes:
             os.close(fd)
 
@@ -183,10 +193,11 @@ class _Job:
         )
 
     def adopt_and_resume(self, popen: subprocess.Popen[bytes]) -> None:
-        """Put a suspended process into the job, then let it run."""
+        """Put a suspended process into the job, then let it run. Raises OSError."""
         assert sys.platform == "win32"
         handle = self._ctypes.c_void_p(int(popen._handle))  # type: ignore[attr-defined]
-        self._kernel32.AssignProcessToJobObject(self._handle, handle)
+        if not self._kernel32.AssignProcessToJobObject(self._handle, handle):
+            raise self._ctypes.WinError(self._ctypes.get_last_error())
         # subprocess has closed the thread's handle that ResumeThread would need.
         self._ctypes.WinDLL("ntdll").NtResumeProcess(handle)
 

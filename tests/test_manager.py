@@ -54,9 +54,15 @@ def run(manager, command, **settings):
 
 
 def start_and_see(manager, command, text):
-    """Start a command; return its id once it has printed `text`."""
+    """Start a command; return its id once it has printed the line `text`."""
     task_id = manager.start(command).task_id
-    eventually(lambda: text in manager.output(task_id).text, "%r in the output" % text)
+
+    def seen():
+        # With the end of its line, which a program may write a moment later.
+        output = manager.output(task_id)
+        return text in output.text and output.total_bytes > len(text)
+
+    eventually(seen, "%r in the output" % text)
     return task_id
 
 
@@ -376,6 +382,30 @@ def test_a_second_end_can_be_harder(manager):
     task_id = start_and_see(manager, IGNORE_TERM, "ready")
     manager.request_end(task_id, grace_s=600)
     assert manager.end(task_id, signal="SIGKILL").signal == "SIGKILL"
+
+
+@posix_only
+def test_a_close_does_not_signal_who_is_ending_already(tmp_path):
+    """A program that takes a second SIGTERM for haste gets one, and only less time."""
+    script = (
+        "import signal, sys, time\n"
+        "def stop(*_):\n"
+        "    open('terms', 'a').write('TERM ')\n"
+        "    time.sleep(0.5)\n"
+        "    open('terms', 'a').write('done')\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "print('ready')\n"
+        "time.sleep(600)\n"
+    )
+    terms = tmp_path / "terms"
+    with TaskManager() as manager:
+        task_id = manager.start(python(script), cwd=str(tmp_path)).task_id
+        eventually(lambda: manager.output(task_id).total_bytes, "the handler")
+        manager.request_end(task_id)
+        eventually(terms.exists, "the signal")
+        manager.close(5)
+    assert terms.read_text() == "TERM done"
 
 
 @posix_only
