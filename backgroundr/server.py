@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Optional
 
+_STOP_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+    if hasattr(signal, name)
+]
 # After a signal, what is still to be answered has been taken by then, or is given up.
 _DRAIN_S = 0.3
 # What a task is left to end in when a client that wants the server gone signals again.
@@ -54,8 +59,11 @@ def run_stdio_server(
             "backgroundr %s: an MCP server, made to be started by an MCP client; it reads"
             " JSON-RPC from here. Ctrl-D or Ctrl-C stops it; --demo shows it at work." % __version__
         )
+    _leave_pid_1()
+    _import_from_elsewhere()
     threading.stack_size(_THREAD_STACK_BYTES)
     stdio = _Stdio()
+    _end_a_thread()
     writer = LineWriter(stdio.write, stdio.writable, stdio.stop)
     subscriptions = Subscriptions(writer)
 
@@ -79,6 +87,60 @@ def run_stdio_server(
         subscriptions.close()
         _drain_patiently(connection, writer, stdio)
     return 0 if stdio.signal is None else 128 + stdio.signal
+
+
+def _leave_pid_1() -> None:
+    """Where this is the first process of a container, go on as its second.
+
+    The first one inherits every orphan of the container, and has to reap them all
+    (pid_namespaces(7)); that is what remains of it. It hands signals on, and ends as the
+    server ends.
+    """
+    if sys.platform == "win32" or os.getpid() != 1:
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    server = os.fork()
+    if server == 0:
+        return
+
+    def hand_on(number: int, frame: Optional[FrameType]) -> None:
+        os.kill(server, number)
+
+    for number in _STOP_SIGNALS:
+        signal.signal(number, hand_on)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1):
+        os.dup2(null, stream)
+    pid = status = 0
+    while pid != server:
+        pid, status = os.wait()
+    os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+
+
+def _import_from_elsewhere() -> None:
+    """Keep what is imported from now on from being found in the current directory.
+
+    `python -m` looks there first, and it is some project's, whose select.py is not Python's.
+    """
+    try:
+        here = ("", os.getcwd())
+    except OSError:
+        here = ("", "")
+    sys.path[:] = [path for path in sys.path if path not in here]
+
+
+def _end_a_thread() -> None:
+    """Have the system load what it needs when a thread ends, while there are descriptors.
+
+    Python 3.8 aborts the process otherwise: "libgcc_s.so.1 must be installed". The loading
+    goes on after `join`, so not before descriptors 0 to 2 are in their places.
+    """
+    thread = threading.Thread(target=int)
+    try:
+        thread.start()
+    except RuntimeError:
+        return  # no thread is free; who needs one will say so
+    thread.join()
 
 
 def _close_patiently(manager: TaskManager, stdio: _Stdio) -> None:
@@ -150,7 +212,7 @@ class _Stdio:
         # A signal may be delivered to any thread, and would then not interrupt the main one,
         # where handlers run (after SIGSTOP and SIGCONT it really is).
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        for number in _STOP_SIGNALS:
             signal.signal(number, self._on_signal)
         # Ignored by a parent, it would make every child's exit code read as 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
