@@ -133,12 +133,14 @@ class Guardian:
         return True
 
     def watch(self, pid: int) -> None:
-        """Tell it of a command, whose group is then signalled as a whole."""
-        self._write(b"+%d\n" % pid)
+        """Tell it of a command, whose group it signals where no mark can be read back."""
+        if not _HAS_PROC:  # else marks tell in a surer way, and it need not wake
+            self._write(b"+%d\n" % pid)
 
     def unwatch(self, pid: int) -> None:
         """Tell it that the pid of a command is about to be free for others."""
-        self._write(b"-%d\n" % pid)
+        if not _HAS_PROC:
+            self._write(b"-%d\n" % pid)
 
     def release(self) -> None:
         """Have it go, for nothing is left to end."""
@@ -189,7 +191,7 @@ class _Leftovers(MarkedTree):
         kind, number = line[:1], line[1:]
         if kind == _NO_GRACE[:1]:
             self.grace_s = 0
-        elif number.isdigit() and not _HAS_PROC:  # where there is, marks tell in a surer way
+        elif number.isdigit():
             (self._groups.add if kind == b"+" else self._groups.discard)(int(number))
 
     def _signal_groups(self, number: int) -> bool:
