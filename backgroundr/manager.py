@@ -365,10 +365,11 @@ class TaskManager:
             if self._closed:
                 raise ManagerClosed()
             if self._alive >= self.max_tasks:
+                running = "task is" if self._alive == 1 else "tasks are"
                 raise SpawnFailed(
                     command,
-                    "%d tasks are running, as many as may run at once" % self._alive,
-                    SpawnFailed.MAKE_ROOM,
+                    "%d %s running, as many as may run at once" % (self._alive, running),
+                    SpawnFailed.MAKE_ROOM + " The server's option --max-tasks sets how many may.",
                 )
             task_id = self._new_id()
             try:
