@@ -13,7 +13,8 @@ from .errors import (
     SpawnFailed,
     UnknownTask,
 )
-from .manager import TaskManager, TaskOutput, TaskStatus
+from .manager import TaskManager
+from .status import TaskOutput, TaskStatus
 from .version import __version__
 
 __all__ = [

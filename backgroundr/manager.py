@@ -19,12 +19,12 @@ import os
 import threading
 import time
 
+from .arguments import check_seconds, check_text, working_directory
 from .cancel import CancelToken
 from .ending import KILL_PATIENCE_S
 from .errors import Cancelled, InvalidValue, ManagerClosed, SpawnFailed, UnknownTask
 from .keeper import Keeper, Kept
 from .lifecycle import (
-    ALIVE,
     BY_REQUEST,
     BY_TIMEOUT,
     EXITED,
@@ -36,11 +36,10 @@ from .lifecycle import (
     outcome,
 )
 from .marks import new_base_mark, timer_slack_of, tree_mark
-from .output import STREAMS, OutputLog
+from .output import STREAMS
 from .proctree import (
     guardian_opener,
     hide_process,
-    native,
     no_room,
     open_tree,
     shell_argv,
@@ -50,13 +49,13 @@ from .proctree import (
 )
 from .reader import Channel, open_reader
 from .screen import LINE_CHARS, render
+from .status import TaskOutput, TaskRecord, TaskStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
 
-    from .output import Tail
     from .proctree import Tree
     from .reader import SelectReader, ThreadReader
 
@@ -65,9 +64,6 @@ MAX_TASKS = 100
 GRACE_S = 5.0
 # MCP clients give a server about two seconds to go before they signal it; this leaves half.
 CLOSE_GRACE_S = 1.0
-# A bound for every time that a caller gives: thirty days. Python's own limit for a wait is
-# 49 days on Windows, and infinity is refused everywhere.
-MAX_SECONDS = 30 * 24 * 3600
 
 # What `on_change` is told.
 CHANGED_START = "start"
@@ -81,97 +77,8 @@ _ID_PREFIX = "t"
 _ID_LENGTH = 8
 
 
-class TaskStatus:
-    """What is known of a task at one moment; it does not change any more.
-
-    task_id, name (or None), command, cwd (absolute), pid.
-    status: one of `lifecycle.STATUS_WORDS`; the last four are final.
-    exit_code: int once the task is over, None before and after a death by signal.
-    signal: the name of the signal that the command died of, else None.
-    kill_requested: somebody asked for the end, or the time limit did.
-    started_at, ended_at, last_output_at: seconds since the epoch; ended_at is None until it
-    is over, last_output_at until it has printed something.
-    runtime_s, timeout_s (or None): seconds.
-    processes_left: how many processes a finished command left behind that still run; None
-    while the task is alive, and where the system cannot be looked at.
-    total_lines, total_bytes: printed so far on both streams. retained_bytes: how much of it is
-    still kept. output_open: more may come; also after the end, when a process that the command
-    left behind still holds a stream.
-    """
-
-    __slots__ = (
-        "task_id",
-        "name",
-        "command",
-        "cwd",
-        "pid",
-        "status",
-        "exit_code",
-        "signal",
-        "kill_requested",
-        "started_at",
-        "ended_at",
-        "last_output_at",
-        "runtime_s",
-        "timeout_s",
-        "total_lines",
-        "total_bytes",
-        "retained_bytes",
-        "output_open",
-        "processes_left",
-    )
-
-    def __init__(self, task: _Task) -> None:
-        self.task_id = task.task_id
-        self.name = task.name
-        self.command = task.command
-        self.cwd = task.cwd
-        self.pid = task.tree.pid
-        self.status = task.outcome or task.state
-        self.exit_code = task.exit_code
-        self.signal = task.signal
-        self.kill_requested = task.stopped_by is not None
-        self.started_at = task.started_at
-        self.ended_at = task.ended_at
-        self.last_output_at = task.last_output_at
-        self.runtime_s = (task.ended_monotonic or time.monotonic()) - task.started_monotonic
-        self.timeout_s = task.timeout_s
-        self.total_lines = task.log.total_lines()
-        self.total_bytes = task.log.total_bytes()
-        self.retained_bytes = task.log.end - task.log.start
-        self.output_open = bool(task.open_streams)
-        self.processes_left: Optional[int] = 0 if task.state == FINISHED else None
-
-    @property
-    def is_final(self) -> bool:
-        """True when the task is over and the status can not change any more."""
-        return self.status not in ALIVE
-
-    def __repr__(self) -> str:
-        return "<TaskStatus %s %s %r>" % (self.task_id, self.status, self.command)
-
-
-class TaskOutput:
-    """The most recent lines of a task, as text.
-
-    status: the TaskStatus of the same moment. text: the lines, joined by newlines.
-    shown_lines: how many. earlier_lines, earlier_bytes: printed before them on the chosen
-    streams and not in `text`. total_bytes: ever printed on the chosen streams.
-    """
-
-    __slots__ = ("status", "text", "shown_lines", "earlier_lines", "earlier_bytes", "total_bytes")
-
-    def __init__(self, status: TaskStatus, lines: List[str], tail: Tail, total_bytes: int) -> None:
-        self.status = status
-        self.text = "\n".join(lines)
-        self.shown_lines = len(lines)
-        self.earlier_lines = tail.earlier_lines
-        self.earlier_bytes = tail.earlier_bytes
-        self.total_bytes = total_bytes
-
-
-class _Task(Channel, Kept):
-    """One command. The manager's mutex owns every field that changes."""
+class _Task(TaskRecord, Channel, Kept):
+    """One command, its pipes and its processes. The manager's mutex owns what changes."""
 
     def __init__(
         self,
@@ -183,31 +90,18 @@ class _Task(Channel, Kept):
         timeout_s: Optional[float],
         tree: Tree,
     ) -> None:
+        streams = set(tree.pipes.values())
+        TaskRecord.__init__(
+            self, task_id, name, command, cwd, timeout_s, tree.pid, streams, manager.buffer_bytes
+        )
         Channel.__init__(self, tree.pipes)
         Kept.__init__(self, tree)
         self._manager = manager
-        self.task_id = task_id
-        self.name = name
-        self.command = command
-        self.cwd = cwd
-        self.timeout_s = timeout_s
-        self.started_at = time.time()
-        self.started_monotonic = time.monotonic()
-        self.state = RUNNING
-        self.outcome: Optional[str] = None
-        self.stopped_by: Optional[str] = None
-        self.exit_code: Optional[int] = None
-        self.signal: Optional[str] = None
-        self.ended_at: Optional[float] = None
-        self.last_output_at: Optional[float] = None
-        self.ended_monotonic: Optional[float] = None
         # It is known that nobody is left of the tree, and that stays so.
         self.tree_empty = False
         # How many were left of it, and in which look at the system that was seen.
         self.left: Optional[int] = None
         self.left_look = 0
-        self.log = OutputLog(manager.buffer_bytes)
-        self.open_streams = set(tree.pipes.values())
         # Those who wait for this task; notified when it is over. They share the mutex.
         self.waiters: List[threading.Condition] = []
 
@@ -335,19 +229,19 @@ class TaskManager:
         Raises InvalidValue, SpawnFailed (nothing was started; also when `max_tasks` run) and
         ManagerClosed.
         """
-        _check_text("command", command)
+        check_text("command", command)
         if not command.strip():
             raise InvalidValue("command", "must not be empty")
         if name is not None:
-            _check_text("name", name)
+            check_text("name", name)
         if timeout_s is not None:
-            _check_seconds("timeout_s", timeout_s)
+            check_seconds("timeout_s", timeout_s)
         for key, value in (env or {}).items():
-            _check_text("env", key)
-            _check_text("env", value)
+            check_text("env", key)
+            check_text("env", value)
             if not key or "=" in key:
                 raise InvalidValue("env", "must not have the name %r: empty, or with a '='" % key)
-        directory = _directory(cwd)
+        directory = working_directory(cwd)
         with self._starting:
             task, status = self._start(command, name or None, directory, env or {}, timeout_s)
         self._tell(task, CHANGED_START)
@@ -492,7 +386,7 @@ class TaskManager:
         Raises UnknownTask, InvalidValue, and Cancelled when `cancel` was cancelled.
         """
         if timeout_s is not None:
-            _check_seconds("timeout_s", timeout_s)
+            check_seconds("timeout_s", timeout_s)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         changed = threading.Condition(self._mutex)
 
@@ -552,7 +446,7 @@ class TaskManager:
         Raises UnknownTask, InvalidValue.
         """
         number = signal_number(signal)
-        _check_seconds("grace_s", grace_s)
+        check_seconds("grace_s", grace_s)
         before = self.status(task_id)
         if before.processes_left != 0:
             with self._mutex:
@@ -567,7 +461,7 @@ class TaskManager:
         be signalled, for it is another user's, is left. May be called again, also while it
         runs, with a shorter grace.
         """
-        _check_seconds("grace_s", grace_s)
+        check_seconds("grace_s", grace_s)
         number = signal_number("SIGTERM")
         with self._mutex:
             self._closed = True
@@ -726,48 +620,3 @@ class TaskManager:
             self._keeper.forget(task.ending)
         for waiter in task.waiters:
             waiter.notify_all()
-
-
-def _check_text(argument: str, text: str) -> None:
-    """Raise InvalidValue unless the operating system can be handed `text`."""
-    if not isinstance(text, str):
-        raise InvalidValue(argument, "must be text, not %s" % type(text).__name__)
-    if "\0" in text:
-        raise InvalidValue(argument, "must not contain a NUL character")
-    try:
-        text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise InvalidValue(
-            argument, "has a character that is no valid Unicode at position %d" % error.start
-        ) from None
-
-
-def _check_seconds(argument: str, seconds: float) -> None:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise InvalidValue(argument, "must be a number of seconds")
-    if not 0 <= seconds <= MAX_SECONDS:
-        raise InvalidValue(argument, "must be between 0 and %d seconds" % MAX_SECONDS)
-
-
-def _directory(cwd: Optional[str]) -> str:
-    """Return the absolute path of an existing directory. Raises InvalidValue."""
-    if cwd is None:
-        try:
-            return os.getcwd()
-        except OSError:
-            raise InvalidValue(
-                "cwd", "must be given, for the directory that the server runs in is gone"
-            ) from None
-    _check_text("cwd", cwd)
-    if not cwd:
-        raise InvalidValue("cwd", "must not be empty")
-    try:
-        path = os.path.abspath(os.path.expanduser(cwd))
-    except OSError:
-        raise InvalidValue(
-            "cwd", "must be an absolute path, for the directory that the server runs in is gone"
-        ) from None
-    if not os.path.isdir(native(path)):
-        kind = "a file" if os.path.exists(native(path)) else "missing"
-        raise InvalidValue("cwd", "must be an existing directory, and %s is %s" % (path, kind))
-    return path

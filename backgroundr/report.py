@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional
 
-    from .manager import TaskOutput, TaskStatus
+    from .status import TaskOutput, TaskStatus
 
     Schema = Dict[str, Any]
 

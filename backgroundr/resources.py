@@ -21,7 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Tuple
 
-    from .manager import TaskManager, TaskOutput, TaskStatus
+    from .manager import TaskManager
+    from .status import TaskOutput, TaskStatus
 
 TASKS_URI = "backgroundr://tasks"
 # RFC 6570. Ids are letters and digits, so nothing is ever percent-encoded.

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import time
 
+from .arguments import MAX_SECONDS
 from .errors import BackgroundrError, Cancelled, InvalidValue, SpawnFailed, UnknownTask
 from .jsonrpc import Deferred
 from .lifecycle import STATUS_WORDS
-from .manager import GRACE_S, MAX_SECONDS, TaskManager, TaskStatus
+from .manager import GRACE_S, TaskManager
 from .report import (
     ROW_SCHEMA,
     SHORT_CHARS,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from .cancel import CancelToken
     from .jsonrpc import Message
+    from .status import TaskStatus
 
     Arguments = Dict[str, Any]
     Schema = Dict[str, Any]

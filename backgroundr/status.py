@@ -1,0 +1,137 @@
+"""What is known of a task, and the values in which it is told: they do not change any more."""
+
+from __future__ import annotations
+
+import time
+
+from .lifecycle import ALIVE, FINISHED, RUNNING
+from .output import OutputLog
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List, Optional, Set
+
+    from .output import Tail
+
+
+class TaskRecord:
+    """What is known of one command. The manager's mutex owns every field that changes."""
+
+    def __init__(
+        self,
+        task_id: str,
+        name: Optional[str],
+        command: str,
+        cwd: str,
+        timeout_s: Optional[float],
+        pid: int,
+        open_streams: Set[str],
+        buffer_bytes: int,
+    ) -> None:
+        self.task_id = task_id
+        self.name = name
+        self.command = command
+        self.cwd = cwd
+        self.timeout_s = timeout_s
+        self.pid = pid
+        self.started_at = time.time()
+        self.started_monotonic = time.monotonic()
+        self.state = RUNNING
+        self.outcome: Optional[str] = None
+        self.stopped_by: Optional[str] = None
+        self.exit_code: Optional[int] = None
+        self.signal: Optional[str] = None
+        self.ended_at: Optional[float] = None
+        self.last_output_at: Optional[float] = None
+        self.ended_monotonic: Optional[float] = None
+        self.log = OutputLog(buffer_bytes)
+        self.open_streams = open_streams
+
+
+class TaskStatus:
+    """What is known of a task at one moment; it does not change any more.
+
+    task_id, name (or None), command, cwd (absolute), pid.
+    status: one of `lifecycle.STATUS_WORDS`; the last four are final.
+    exit_code: int once the task is over, None before and after a death by signal.
+    signal: the name of the signal that the command died of, else None.
+    kill_requested: somebody asked for the end, or the time limit did.
+    started_at, ended_at, last_output_at: seconds since the epoch; ended_at is None until it
+    is over, last_output_at until it has printed something.
+    runtime_s, timeout_s (or None): seconds.
+    processes_left: how many processes a finished command left behind that still run; None
+    while the task is alive, and where the system cannot be looked at.
+    total_lines, total_bytes: printed so far on both streams. retained_bytes: how much of it is
+    still kept. output_open: more may come; also after the end, when a process that the command
+    left behind still holds a stream.
+    """
+
+    __slots__ = (
+        "task_id",
+        "name",
+        "command",
+        "cwd",
+        "pid",
+        "status",
+        "exit_code",
+        "signal",
+        "kill_requested",
+        "started_at",
+        "ended_at",
+        "last_output_at",
+        "runtime_s",
+        "timeout_s",
+        "total_lines",
+        "total_bytes",
+        "retained_bytes",
+        "output_open",
+        "processes_left",
+    )
+
+    def __init__(self, task: TaskRecord) -> None:
+        self.task_id = task.task_id
+        self.name = task.name
+        self.command = task.command
+        self.cwd = task.cwd
+        self.pid = task.pid
+        self.status = task.outcome or task.state
+        self.exit_code = task.exit_code
+        self.signal = task.signal
+        self.kill_requested = task.stopped_by is not None
+        self.started_at = task.started_at
+        self.ended_at = task.ended_at
+        self.last_output_at = task.last_output_at
+        self.runtime_s = (task.ended_monotonic or time.monotonic()) - task.started_monotonic
+        self.timeout_s = task.timeout_s
+        self.total_lines = task.log.total_lines()
+        self.total_bytes = task.log.total_bytes()
+        self.retained_bytes = task.log.end - task.log.start
+        self.output_open = bool(task.open_streams)
+        self.processes_left: Optional[int] = 0 if task.state == FINISHED else None
+
+    @property
+    def is_final(self) -> bool:
+        """True when the task is over and the status can not change any more."""
+        return self.status not in ALIVE
+
+    def __repr__(self) -> str:
+        return "<TaskStatus %s %s %r>" % (self.task_id, self.status, self.command)
+
+
+class TaskOutput:
+    """The most recent lines of a task, as text.
+
+    status: the TaskStatus of the same moment. text: the lines, joined by newlines.
+    shown_lines: how many. earlier_lines, earlier_bytes: printed before them on the chosen
+    streams and not in `text`. total_bytes: ever printed on the chosen streams.
+    """
+
+    __slots__ = ("status", "text", "shown_lines", "earlier_lines", "earlier_bytes", "total_bytes")
+
+    def __init__(self, status: TaskStatus, lines: List[str], tail: Tail, total_bytes: int) -> None:
+        self.status = status
+        self.text = "\n".join(lines)
+        self.shown_lines = len(lines)
+        self.earlier_lines = tail.earlier_lines
+        self.earlier_bytes = tail.earlier_bytes
+        self.total_bytes = total_bytes
