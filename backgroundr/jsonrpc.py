@@ -121,7 +121,7 @@ class Call:
 def decode_message(line: bytes) -> Any:
     """Return the JSON value of a line. Raises RpcError (parse error)."""
     try:
-        return json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        return _DECODER.decode(line.decode("utf-8"))
     except RecursionError:
         raise RpcError(PARSE_ERROR, "Parse error: nested too deeply") from None
     except ValueError as error:
@@ -133,12 +133,17 @@ def _refuse_constant(name: str) -> None:
     raise ValueError("%s is not JSON" % name)
 
 
+# json.loads and json.dumps make a new one for each call that has options.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def encode_message(message: Message) -> bytes:
     """Return a message as one line without its newline, UTF-8, strict JSON.
 
     Raises ValueError for NaN and infinities, TypeError for what JSON does not have.
     """
-    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _ENCODER.encode(message)
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:

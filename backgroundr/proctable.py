@@ -31,6 +31,7 @@ import os
 import signal
 import sys
 import time
+from functools import lru_cache
 
 from .marks import (
     DEFAULT_TIMER_SLACK_NS,
@@ -341,6 +342,10 @@ def hide_process_posix() -> None:
 # linux/prctl.h
 _PR_SET_DUMPABLE = 4
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30
+_SYS_PIDFD_OPEN = 434  # the same on every architecture
+# malloc.h. The threshold is that from which the library begins, and keeps when told so.
+_M_MMAP_THRESHOLD = -3
+_LARGE_BYTES = 128 * 1024
 
 if sys.platform == "linux":
     # The innermost mark stands in the one, the outermost in the other: of two servers, one
@@ -415,13 +420,39 @@ if sys.platform == "linux":
 
     def prctl(option: int, value: int = 0) -> int:
         """Call prctl(2); return what it returns, -1 also where there is no way to call it."""
+        return _call_libc("prctl", option, value, 0, 0, 0)
+
+    def return_freed_memory_posix() -> None:
+        """Have the C library give large pieces of memory back as soon as they are freed.
+
+        Else it keeps, once it has seen one of a MiB, up to two MiB for the next (mallopt(3),
+        M_MMAP_THRESHOLD). For the life of the process. With glibc; elsewhere nothing.
+        """
+        _call_libc("mallopt", _M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+    def open_pidfd(pid: int) -> Optional[int]:
+        """Return a descriptor that becomes readable when a process exits (pidfd_open(2), Linux
+        5.3), or None where there are none. Raises OSError."""
+        if hasattr(os, "pidfd_open"):
+            return int(os.pidfd_open(pid))
+        fd = _call_libc("syscall", _SYS_PIDFD_OPEN, pid, 0)  # Python 3.8
+        return fd if fd >= 0 else None
+
+    def _call_libc(name: str, *numbers: int) -> int:
+        """Return what a function of the C library returns, -1 also where it cannot be called."""
         try:
             import ctypes
 
-            values = [ctypes.c_ulong(number) for number in (value, 0, 0, 0)]
-            return int(ctypes.CDLL(None).prctl(option, *values))
+            function = _libc_function(name)
+            return int(function(*[ctypes.c_long(number) for number in numbers]))
         except (ImportError, OSError, AttributeError):
             return -1
+
+    @lru_cache(maxsize=None)
+    def _libc_function(name: str) -> Any:
+        import ctypes
+
+        return getattr(ctypes.CDLL(None), name)
 
     def now_ticks() -> int:
         """Return the time in the clock and the unit of field 22 of /proc/PID/stat, proc(5)."""
@@ -554,6 +585,13 @@ else:
     def prctl(option: int, value: int = 0) -> int:
         """Return -1, as there is no such call."""
         return -1
+
+    def return_freed_memory_posix() -> None:
+        """Do nothing: it is not known how."""
+
+    def open_pidfd(pid: int) -> Optional[int]:
+        """Return None, as there are no pidfds."""
+        return None
 
     def now_ticks() -> int:
         """Return the time in seconds since the epoch, as `processes_of_ps` does."""

@@ -18,7 +18,7 @@ if sys.platform == "win32":
     from .proctree_win import WindowsTree
 else:
     from .guardian import Guardian, guardian_program
-    from .proctable import hide_process_posix, survey_posix
+    from .proctable import hide_process_posix, return_freed_memory_posix, survey_posix
     from .proctree_posix import ProcessTree, native_bytes
 
 SIGKILL = 9  # Windows has no such signal, but a way to kill
@@ -153,6 +153,15 @@ def hide_process() -> None:
     """
     if sys.platform != "win32":
         hide_process_posix()
+
+
+def return_freed_memory() -> None:
+    """Have this process give memory back that it does not need any more, where it is known how.
+
+    For the life of the process.
+    """
+    if sys.platform != "win32":
+        return_freed_memory_posix()
 
 
 def shell_argv(shell: Optional[str], command: str) -> List[str]:

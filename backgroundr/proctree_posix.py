@@ -23,6 +23,7 @@ from .proctable import (
     kill_group,
     limits_with,
     now_ticks,
+    open_pidfd,
     set_limits,
     survey_posix,
 )
@@ -109,8 +110,7 @@ class ProcessTree(MarkedTree):
     def _open_exit_fd(self) -> Optional[int]:
         try:
             if sys.platform == "linux":
-                # Linux 5.3, Python 3.9.
-                return os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
+                return open_pidfd(self.pid)
             elif hasattr(select, "kqueue"):
                 self._kqueue = select.kqueue()
                 event = select.kevent(

@@ -62,6 +62,7 @@ class SelectReader:
         # selector. deque.append and popleft are atomic.
         self._wanted: Deque[Callable[[], None]] = deque()
         self._closed = False
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._selector = selectors.DefaultSelector()
         pipe: Tuple[int, ...] = ()
         try:
@@ -145,10 +146,13 @@ class SelectReader:
 
     def _read(self, channel: Channel, fd: int) -> int:
         """Read once; return how many bytes, 0 when there are none now or never again."""
-        if fd not in channel.pipes:
+        if sys.platform == "win32" or fd not in channel.pipes:
             return 0  # a drain has closed it since it was seen to be readable
         try:
-            data = os.read(fd, READ_BYTES)
+            # Into a buffer that stays, and a copy of what came: os.read makes room for all that
+            # could come, and what it gives back leaves holes, half of the bound in a flood.
+            count = os.readv(fd, (self._buffer,))
+            data = bytes(self._buffer[:count])
         except BlockingIOError:
             return 0
         except OSError:
