@@ -38,6 +38,12 @@ def check_seconds(argument: str, seconds: float) -> None:
         raise InvalidValue(argument, "must be between 0 and %d seconds" % MAX_SECONDS)
 
 
+def check_whole(argument: str, number: int, least: int) -> None:
+    """Raise InvalidValue unless `number` is a whole number, `least` or more."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise InvalidValue(argument, "must be a whole number, %d or more" % least)
+
+
 def working_directory(cwd: Optional[str]) -> str:
     """Return the absolute path of an existing directory. Raises InvalidValue."""
     if cwd is None:

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from .jsonrpc import MAX_MESSAGE_BYTES
-from .manager import MAX_TASKS
+from .logfile import LOG_BYTES
+from .manager import BUFFER_BYTES, FINISHED_BUFFER_BYTES, MAX_TASKS
 from .version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from typing import List, Optional
+    from typing import Any, Dict, List, Optional
 
 # The handshakes of known clients take up to 1 KiB.
 _LEAST_MESSAGE_BYTES = 4096
+_LEAST_BUFFER_BYTES = 1024
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run the program with `argv`, by default the process's own; return its exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    shell = None
-    max_message_bytes = MAX_MESSAGE_BYTES
-    max_tasks = MAX_TASKS
+    options: Dict[str, Any] = {}
     if argv:  # argparse costs a client milliseconds that the plain start need not pay
-        options = _parse(argv)
-        if options.demo:
+        options = vars(_parse(argv))
+        if options.pop("demo"):
             from .demo import run_demo
 
             return run_demo()
-        shell = options.shell
-        max_message_bytes = options.max_message_bytes
-        max_tasks = options.max_tasks
     from .server import run_stdio_server
 
-    return run_stdio_server(shell, max_message_bytes, max_tasks)
+    return run_stdio_server(**options)
 
 
 def _parse(argv: List[str]) -> argparse.Namespace:
@@ -69,6 +67,34 @@ def _parse(argv: List[str]) -> argparse.Namespace:
         " (default: %(default)d)",
     )
     parser.add_argument(
+        "--buffer-bytes",
+        metavar="N",
+        type=int,
+        default=BUFFER_BYTES,
+        help="how much of its most recent output is kept in memory a task (default: %(default)d)",
+    )
+    parser.add_argument(
+        "--finished-buffer-bytes",
+        metavar="N",
+        type=int,
+        default=FINISHED_BUFFER_BYTES,
+        help="how much output finished tasks keep together; beyond it, those that ended first"
+        " give theirs up (default: %(default)d)",
+    )
+    parser.add_argument(
+        "--log-dir",
+        metavar="DIR",
+        help="write the whole output of each task to a file in DIR, which is made if it is"
+        " missing (default: no files)",
+    )
+    parser.add_argument(
+        "--log-bytes",
+        metavar="N",
+        type=int,
+        default=LOG_BYTES,
+        help="how long each of these files may become (default: %(default)d)",
+    )
+    parser.add_argument(
         "--max-message-bytes",
         metavar="N",
         type=int,
@@ -81,6 +107,21 @@ def _parse(argv: List[str]) -> argparse.Namespace:
         parser.error("argument --shell: there is no program %r to run" % options.shell)
     if options.max_tasks < 1:
         parser.error("argument --max-tasks: must be at least 1, or no task could run")
+    if options.buffer_bytes < _LEAST_BUFFER_BYTES:
+        parser.error("argument --buffer-bytes: must be at least %d" % _LEAST_BUFFER_BYTES)
+    if options.finished_buffer_bytes < 0:
+        parser.error("argument --finished-buffer-bytes: must be 0 or more")
+    if options.log_bytes < 1:
+        parser.error("argument --log-bytes: must be at least 1")
+    if options.log_dir is not None:
+        try:
+            os.makedirs(options.log_dir, 0o700, exist_ok=True)
+        except OSError as error:
+            parser.error("argument --log-dir: %s" % error)
+        if not os.access(options.log_dir, os.W_OK | os.X_OK):
+            parser.error(
+                "argument --log-dir: no file can be made in the directory %r" % options.log_dir
+            )
     if options.max_message_bytes < _LEAST_MESSAGE_BYTES:
         parser.error(
             "argument --max-message-bytes: must be at least %d, or no client could get in"

@@ -18,8 +18,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 
-from .arguments import check_seconds, check_text, working_directory
+from .arguments import check_seconds, check_text, check_whole, working_directory
 from .cancel import CancelToken
 from .ending import KILL_PATIENCE_S
 from .errors import Cancelled, InvalidValue, ManagerClosed, SpawnFailed, UnknownTask
@@ -35,31 +36,49 @@ from .lifecycle import (
     next_state,
     outcome,
 )
+from .logfile import LOG_BYTES, LogFile
 from .marks import new_base_mark, timer_slack_of, tree_mark
-from .output import STREAMS
+from .output import STREAMS, count_newlines
+from .paging import MIN_BYTES, Newest, format_cursor, parse_cursor, read_page
 from .proctree import (
     guardian_opener,
     hide_process,
     no_room,
     open_tree,
+    return_freed_memory,
     shell_argv,
     signal_name,
     signal_number,
     survey,
 )
 from .reader import Channel, open_reader
-from .screen import LINE_CHARS, render
-from .status import TaskOutput, TaskRecord, TaskStatus
+from .screen import LINE_CHARS
+from .status import TaskOutput, TaskPage, TaskRecord, TaskStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
+    from typing import (
+        Any,
+        Callable,
+        Deque,
+        Dict,
+        List,
+        Mapping,
+        Optional,
+        Sequence,
+        Tuple,
+        Type,
+        Union,
+    )
 
+    from .output import OutputLog
     from .proctree import Tree
     from .reader import SelectReader, ThreadReader
 
 BUFFER_BYTES = 1024 * 1024
+FINISHED_BUFFER_BYTES = 32 * 1024 * 1024
+PAGE_BYTES = 16 * 1024
 MAX_TASKS = 100
 GRACE_S = 5.0
 # MCP clients give a server about two seconds to go before they signal it; this leaves half.
@@ -102,20 +121,30 @@ class _Task(TaskRecord, Channel, Kept):
         # How many were left of it, and in which look at the system that was seen.
         self.left: Optional[int] = None
         self.left_look = 0
+        self._lines_are_long = False
+        # What its output costs of what all finished tasks may keep.
+        self.counted_bytes = 0
         # Those who wait for this task; notified when it is over. They share the mutex.
         self.waiters: List[threading.Condition] = []
 
     def on_output(self, stream: str, data: bytes) -> None:
-        newlines = data.count(b"\n")
+        newlines, self._lines_are_long = count_newlines(data, self._lines_are_long)
         now = time.time()
+        if self.log_file is not None:
+            self.log_file.write(data)
         with self._manager._mutex:
             self.log.append(stream, data, newlines)
             self.last_output_at = now
+            if self.state == FINISHED:
+                self._manager._account_for_finished(self)
         self._manager._tell(self, CHANGED_OUTPUT)
 
     def on_output_end(self, stream: str) -> None:
         with self._manager._mutex:
             self.open_streams.discard(stream)
+            is_last = not self.open_streams
+        if is_last and self.log_file is not None:
+            self.log_file.close()
 
     def on_exit(self) -> None:
         self.tree.close_exit_fd()
@@ -143,7 +172,12 @@ class TaskManager:
 
     shell: the program that runs command lines, by `shell -c COMMAND`; None: /bin/sh, on
     Windows %COMSPEC%. buffer_bytes: how much of its most recent output is kept a task.
-    max_tasks: how many may run at once.
+    max_tasks: how many may run at once. finished_buffer_bytes: how much finished tasks keep
+    together; beyond it, those that ended first give up their output, the last one never.
+    log_dir: an existing directory for the whole output of each task in a file of its own,
+    named as the task; None: no files. log_bytes: how long such a file may become. Where one
+    cannot be written any more the task goes on, and its status says so; while a disk makes
+    the writing wait, the reading of every task waits.
     on_change: called with a task's id and "start", "output" or "status" when that changed, on
     whichever thread saw it, with no lock held; it must not raise, and only take note, for the
     reading of every task waits for it.
@@ -164,10 +198,16 @@ class TaskManager:
         max_tasks: int = MAX_TASKS,
         on_change: Optional[Callable[[str, str], None]] = None,
         owns_process: bool = False,
+        finished_buffer_bytes: int = FINISHED_BUFFER_BYTES,
+        log_dir: Optional[str] = None,
+        log_bytes: int = LOG_BYTES,
     ) -> None:
         self.shell = shell
         self.buffer_bytes = buffer_bytes
         self.max_tasks = max_tasks
+        self.finished_buffer_bytes = finished_buffer_bytes
+        self.log_dir = None if log_dir is None else os.path.abspath(log_dir)
+        self.log_bytes = log_bytes
         self._on_change = on_change
         self._owns_process = owns_process
         # Unique to this manager: what is another one's is never taken for ours.
@@ -190,6 +230,10 @@ class TaskManager:
         self._looks = 0
         self._tasks: Dict[str, _Task] = {}  # oldest first
         self._alive = 0  # how many of them are not finished
+        # Those that are and have not given up their output, the first that ended first; and
+        # what that costs.
+        self._finished: Deque[_Task] = deque()
+        self._finished_bytes = 0
         self._reader: Union[SelectReader, ThreadReader, None] = None
         self._keeper: Optional[Keeper] = None
         # No task is taken any more; and: what could not be ended by now stays as it is.
@@ -286,6 +330,8 @@ class TaskManager:
         task = _Task(self, task_id, name, command, directory, timeout_s, tree)
         try:
             self._ensure_guardian()  # it may have been killed in the meantime
+            if self.log_dir is not None:
+                task.log_file = LogFile(self.log_dir, task_id, self.log_bytes)
             with self._mutex:
                 if self._closed:
                     raise ManagerClosed()
@@ -318,6 +364,7 @@ class TaskManager:
             return
         if self._guardian is None and self._owns_process:
             hide_process()
+            return_freed_memory()
         guardian = self._open_guardian()
         with self._mutex:
             if self._guardian is not None:
@@ -350,27 +397,83 @@ class TaskManager:
         task_id: str,
         tail_lines: int = 50,
         stream: Optional[str] = None,
-        line_chars: int = LINE_CHARS,
+        max_bytes: Optional[int] = None,
     ) -> TaskOutput:
         """Return the last `tail_lines` lines, as text that a terminal would show at the end.
 
-        stream: "stdout", "stderr", or None for both in the order of arrival. line_chars: a
-        longer line is clipped in its middle, and says so. All that a
-        command printed before its exit is there as soon as its status is final.
+        They begin where the task last cleared the screen. stream: "stdout", "stderr", or None
+        for both in the order of arrival. max_bytes: fewer lines when these take more, in
+        UTF-8. A long line is clipped in its middle, and says so. All that a command printed
+        before its exit is there as soon as its status is final.
         Raises UnknownTask, InvalidValue.
         """
-        if isinstance(tail_lines, bool) or not isinstance(tail_lines, int) or tail_lines < 0:
-            raise InvalidValue("tail_lines", "must be a whole number, 0 or more")
-        if stream is not None and stream not in STREAMS:
-            raise InvalidValue("stream", "must be one of " + ", ".join(STREAMS))
-        streams = STREAMS if stream is None else (stream,)
+        check_whole("tail_lines", tail_lines, 0)
+        if max_bytes is not None:
+            check_whole("max_bytes", max_bytes, MIN_BYTES)
+        streams = _streams(stream)
         with self._mutex:
             task = self._find(task_id)
             status = TaskStatus(task)
             tail = task.log.tail(tail_lines, streams)
             total_bytes = task.log.total_bytes(streams)
+            end = task.log.place(task.log.end)
+            open_streams = set(task.open_streams)
         self._count_left([status])
-        return TaskOutput(status, render(tail.pieces, line_chars), tail, total_bytes)
+        newest = Newest(tail.pieces, open_streams, max_bytes)
+        for name, held_bytes in newest.held.items():
+            end[name] -= held_bytes
+        return TaskOutput(status, newest, tail, total_bytes, format_cursor(end))
+
+    def read_output(
+        self,
+        task_id: str,
+        cursor: Union[str, int, None] = None,
+        max_bytes: int = PAGE_BYTES,
+        stream: Optional[str] = None,
+        contains: Sequence[str] = (),
+        context_lines: int = 0,
+        raw: bool = False,
+        line_chars: int = LINE_CHARS,
+    ) -> TaskPage:
+        """Return a page of output that begins at `cursor`; see `TaskPage`. It changes nothing.
+
+        cursor: the `next_cursor` of a page or of an output of this task, or an offset, the
+        number of bytes that both streams had printed before; None: the oldest that is
+        retained. max_bytes: how large the text may be, in UTF-8. stream: as for `output`.
+        contains: show only lines that contain one of these strings, each with
+        `context_lines` lines around it, and groups of lines that do not touch with a line
+        "--" between. raw: the text as it was printed, where otherwise it is what a terminal
+        would show at the end of each line, lines longer than `line_chars` clipped.
+        Raises UnknownTask, InvalidValue.
+        """
+        check_whole("max_bytes", max_bytes, MIN_BYTES)
+        check_whole("context_lines", context_lines, 0)
+        if isinstance(contains, str) or not all(isinstance(one, str) and one for one in contains):
+            raise InvalidValue("contains", "must be a list of strings that are not empty")
+        if any("\n" in one for one in contains):
+            raise InvalidValue(
+                "contains", "must have no newline, for lines are looked at one by one"
+            )
+        streams = _streams(stream)
+        if isinstance(cursor, str) and cursor.isascii() and cursor.isdigit() and len(cursor) < 19:
+            cursor = int(cursor)  # models quote numbers
+        with self._mutex:
+            task = self._find(task_id)
+            status = TaskStatus(task)
+            place = _place(task.log, cursor)
+            oldest = task.log.place(task.log.start)
+            skipped_bytes = sum(max(0, oldest[name] - place[name]) for name in streams)
+            if isinstance(cursor, int):  # of an offset it is known for both streams together
+                skipped_bytes = min(skipped_bytes, max(0, task.log.start - cursor))
+            for name in streams:
+                place[name] = max(place[name], oldest[name])
+            pieces = task.log.since({name: place[name] for name in streams})
+            open_streams = set(task.open_streams)
+        self._count_left([status])
+        page = read_page(pieces, open_streams, max_bytes, raw, contains, context_lines, line_chars)
+        for name, size in page.sizes.items():
+            place[name] += size
+        return TaskPage(status, page, skipped_bytes, format_cursor(place))
 
     def wait(
         self,
@@ -557,6 +660,16 @@ class TaskManager:
             self._keeper = Keeper(self._mutex)
         return self._reader, self._keeper
 
+    def _account_for_finished(self, task: _Task) -> None:
+        """Count what a finished task keeps now, and have the oldest give up what is too much."""
+        self._finished_bytes += task.log.cost_bytes - task.counted_bytes
+        task.counted_bytes = task.log.cost_bytes
+        while self._finished_bytes > self.finished_buffer_bytes and len(self._finished) > 1:
+            oldest = self._finished.popleft()
+            oldest.log.give_up()
+            self._finished_bytes -= oldest.counted_bytes
+            oldest.counted_bytes = 0
+
     def _begin_ending(
         self, task: _Task, by: str, signal_number: int, grace_s: float, again: bool = True
     ) -> None:
@@ -601,6 +714,8 @@ class TaskManager:
                 task.exit_code = returncode
             task.ended_at = time.time()
             task.ended_monotonic = time.monotonic()
+            self._finished.append(task)
+            self._account_for_finished(task)
             self._forget_ending(task)
         self._tell(task, CHANGED_STATUS)
 
@@ -620,3 +735,35 @@ class TaskManager:
             self._keeper.forget(task.ending)
         for waiter in task.waiters:
             waiter.notify_all()
+
+
+def _streams(stream: Optional[str]) -> Tuple[str, ...]:
+    """Return which streams a caller means. Raises InvalidValue."""
+    if stream is None:
+        return STREAMS
+    if stream not in STREAMS:
+        raise InvalidValue("stream", "must be one of " + ", ".join(STREAMS))
+    return (stream,)
+
+
+def _place(log: OutputLog, cursor: Union[str, int, None]) -> Dict[str, int]:
+    """Return the place in the log that a cursor means. Raises InvalidValue."""
+    if cursor is None:
+        return dict.fromkeys(STREAMS, 0)
+    end = log.place(log.end)
+    if isinstance(cursor, str):
+        place = parse_cursor(cursor)
+        ahead = place is not None and any(place[name] > end[name] for name in STREAMS)
+    elif isinstance(cursor, bool) or not isinstance(cursor, int) or cursor < 0:
+        place, ahead = None, False
+    else:
+        place, ahead = log.place(cursor), cursor > log.end
+    if place is None:
+        raise InvalidValue("cursor", "must be the next_cursor of an answer about this task")
+    if ahead:
+        raise InvalidValue(
+            "cursor",
+            "must be the next_cursor of an answer about this task, and %s is ahead of all that"
+            " it has printed, which ends at %s" % (cursor, format_cursor(end)),
+        )
+    return place

@@ -1,4 +1,4 @@
-"""OutputLog: what a task printed, as tagged pieces of bytes with absolute offsets.
+"""OutputLog: what a task printed, as tagged pieces of bytes that can be read from any place.
 
 No lock (the manager's mutex owns every log), no thread, and no decision about text: a log
 holds bytes and counts; `screen` makes text of them when somebody reads.
@@ -10,7 +10,7 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Deque, List, Tuple, Union
+    from typing import Deque, Dict, List, Mapping, Tuple, Union
 
 STDOUT = "stdout"
 STDERR = "stderr"
@@ -20,20 +20,39 @@ STREAMS = (STDOUT, STDERR)
 # byte by byte does not cost an object a byte; larger ones are kept as they came, uncopied.
 JOIN_BYTES = 4096
 # What a piece costs beside its bytes (the Piece, its bytes object, its place in the deque),
-# counted against the bound so that the bound also holds for many tiny pieces.
+# counted against the bound so that the bound also holds for many tiny pieces; some are free.
 PIECE_COST_BYTES = 160
+_FREE_PIECES = 64
+# A piece larger than this part of the bound is shortened where a smaller one is dropped, for
+# to shorten means to copy, and in a flood it would be done for each piece that comes.
+_DROPPED_WHOLE = 1 / 8
+
+
+# Where lines are at least so long, on average, newlines are counted the other way.
+_LONG_LINE_BYTES = 50
+
+
+def count_newlines(data: bytes, lines_are_long: bool) -> Tuple[int, bool]:
+    """Return how many newlines `data` (not empty) has, and whether its lines are long.
+
+    lines_are_long: a guess, that of the piece before. bytes.count looks at one byte after the
+    other, some 4 GB/s, which is half of all that a piece of a flood costs; bytes.replace hops
+    from newline to newline, twice as fast for lines of 80 characters, and slow for short ones.
+    """
+    newlines = len(data) - len(data.replace(b"\n", b"")) if lines_are_long else data.count(b"\n")
+    return newlines, newlines * _LONG_LINE_BYTES < len(data)
 
 
 class Piece:
-    """Bytes of one stream that arrived together. start: offset since the task began."""
+    """Bytes of one stream that arrived together. begin: how many the stream had before."""
 
-    __slots__ = ("stream", "start", "data", "newlines")
+    __slots__ = ("stream", "begin", "data", "newlines")
 
     def __init__(
-        self, stream: str, start: int, data: Union[bytes, bytearray], newlines: int
+        self, stream: str, begin: int, data: Union[bytes, bytearray], newlines: int
     ) -> None:
         self.stream = stream
-        self.start = start
+        self.begin = begin
         self.data = data
         self.newlines = newlines
 
@@ -56,14 +75,22 @@ class Tail:
 
 
 class OutputLog:
-    """The most recent output of a task, at most `limit_bytes` of it, and counts of it all."""
+    """The most recent output of a task, at most `limit_bytes` of it, and counts of it all.
+
+    cost_bytes: what it takes of memory, about.
+
+    A place in it is told in one of two ways: by an offset, the number of bytes that the task
+    had printed before, or, for a reader that is not equally far in both streams, as
+    {stream: how many of its bytes came before}.
+    """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._pieces: Deque[Piece] = deque()
-        self._cost_bytes = 0
+        self.cost_bytes = 0
         self._end = 0
         self._bytes = {STDOUT: 0, STDERR: 0}
+        self._dropped = {STDOUT: 0, STDERR: 0}
         self._newlines = {STDOUT: 0, STDERR: 0}
         self._mid_line = {STDOUT: False, STDERR: False}
         # The offset behind the last byte of each stream.
@@ -77,11 +104,15 @@ class OutputLog:
     @property
     def start(self) -> int:
         """The offset of the oldest retained byte."""
-        return self._pieces[0].start if self._pieces else self._end
+        return self.dropped_bytes()
 
     def total_bytes(self, streams: Tuple[str, ...] = STREAMS) -> int:
         """Return how many bytes the streams ever printed."""
         return sum(self._bytes[stream] for stream in streams)
+
+    def dropped_bytes(self, streams: Tuple[str, ...] = STREAMS) -> int:
+        """Return how many bytes of the streams are not retained any more."""
+        return sum(self._dropped[stream] for stream in streams)
 
     def total_lines(self, streams: Tuple[str, ...] = STREAMS) -> int:
         """Return how many lines the streams ever printed, an unfinished last one counted."""
@@ -101,29 +132,71 @@ class OutputLog:
             last.newlines += newlines
         else:
             kept = bytearray(data) if len(data) < JOIN_BYTES else data
-            self._pieces.append(Piece(stream, self._end, kept, newlines))
-            self._cost_bytes += PIECE_COST_BYTES
+            self._pieces.append(Piece(stream, self._bytes[stream], kept, newlines))
+            self.cost_bytes += PIECE_COST_BYTES
         self._end += len(data)
-        self._cost_bytes += len(data)
+        self.cost_bytes += len(data)
         self._bytes[stream] += len(data)
         self._newlines[stream] += newlines
         self._mid_line[stream] = data[-1] != 0x0A
         self._stream_end[stream] = self._end
         self._drop_oldest()
 
+    def give_up(self) -> None:
+        """Drop everything, and retain nothing of what is still to come; the counts go on."""
+        self._limit_bytes = 0
+        self._drop_oldest()
+
     def _drop_oldest(self) -> None:
-        while self._cost_bytes > self._limit_bytes and self._pieces:
-            excess = self._cost_bytes - self._limit_bytes
+        while self._pieces:
+            free = min(len(self._pieces), _FREE_PIECES) * PIECE_COST_BYTES
+            excess = self.cost_bytes - free - self._limit_bytes
+            if excess <= 0:
+                break
             first = self._pieces[0]
-            if len(first.data) > excess:
-                kept = first.data[excess:]
-                first.start += excess
-                first.newlines = kept.count(b"\n")
-                first.data = kept
-                self._cost_bytes -= excess
+            size = len(first.data)
+            if size > max(excess, self._limit_bytes * _DROPPED_WHOLE):
+                first.data = first.data[excess:]
+                first.newlines = first.data.count(b"\n")
+                first.begin += excess
+                dropped = excess
+                self.cost_bytes -= excess
             else:
                 self._pieces.popleft()
-                self._cost_bytes -= len(first.data) + PIECE_COST_BYTES
+                dropped = size
+                self.cost_bytes -= size + PIECE_COST_BYTES
+            self._dropped[first.stream] += dropped
+
+    def place(self, offset: int) -> Dict[str, int]:
+        """Return the place at an offset as {stream: bytes of it that came before}.
+
+        Of an offset before `start` only the number of bytes to it is known: each stream is
+        placed that far back, or at its beginning.
+        """
+        place = dict(self._dropped)
+        left = offset - self.start
+        if left < 0:
+            return {stream: max(0, count + left) for stream, count in place.items()}
+        for piece in self._pieces:
+            if left <= 0:
+                break
+            place[piece.stream] += min(left, len(piece.data))
+            left -= len(piece.data)
+        return place
+
+    def since(self, place: Mapping[str, int]) -> List[Tuple[str, bytes]]:
+        """Return what is retained of the streams in `place` from there on.
+
+        place: {stream: how many of its bytes to leave out}. Returns (stream, bytes) in order
+        of arrival; the bytes are those of the log, not copied, where they came in large pieces.
+        """
+        found = []
+        for piece in self._pieces:
+            if piece.stream in place:
+                known = max(0, place[piece.stream] - piece.begin)
+                if known < len(piece.data):
+                    found.append((piece.stream, bytes(piece.data[known:] if known else piece.data)))
+        return found
 
     def tail(self, lines: int, streams: Tuple[str, ...] = STREAMS) -> Tail:
         """Return the last `lines` lines of `streams`, as far as they are retained.
@@ -134,7 +207,7 @@ class OutputLog:
         left = lines
         taking = {}  # stream: do the bytes before the current place belong to a chosen line?
         for stream in sorted(streams, key=self._stream_end.__getitem__, reverse=True):
-            retained = self._stream_end[stream] > self.start
+            retained = self._bytes[stream] > self._dropped[stream]
             taking[stream] = left > 0 and retained and self._mid_line[stream]
             left -= taking[stream]
         shown_lines = lines - left

@@ -6,6 +6,7 @@ The fields and their schemas stand together; `tools` and `resources` choose amon
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from .lifecycle import STATUS_WORDS
 from .proctree import signal_name
@@ -14,12 +15,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional
 
-    from .status import TaskOutput, TaskStatus
+    from .status import TaskOutput, TaskPage, TaskStatus
 
     Schema = Dict[str, Any]
 
 SHORT_CHARS = 120
+PATH_CHARS = 4096
 _PROGRESS_LINE_CHARS = 200
+
+# Controls, and marks of direction (Unicode, UAX #9).
+_ACTING = {
+    code: "\\x%02x" % code if code < 256 else "\\u%04x" % code
+    for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
@@ -45,20 +53,40 @@ STATUS_SCHEMA = {
     "processes_left": {"type": ["integer", "null"]},
     "total_lines": _WHOLE,
     "total_bytes": _WHOLE,
+    "retained_bytes": _WHOLE,
+    "output_open": {"type": "boolean"},
+    "log_file": _TEXT_OR_NULL,
+    "log_ended": _TEXT_OR_NULL,
 }
 TAIL_SCHEMA = {
     **STATUS_SCHEMA,
     "output": _TEXT,
     "output_truncated": {"type": "boolean"},
     "omitted_lines": _WHOLE,
+    "omitted_bytes": _WHOLE,
+    "next_cursor": _TEXT,
+}
+PAGE_SCHEMA = {
+    **STATUS_SCHEMA,
+    "output": _TEXT,
+    "skipped_bytes": _WHOLE,
+    "read_bytes": _WHOLE,
+    "read_lines": _WHOLE,
+    "matched_lines": {"type": ["integer", "null"]},
+    "next_cursor": _TEXT,
+    "more": {"type": "boolean"},
 }
 _ROW_KEYS = "task_id name command status exit_code signal started_at runtime_seconds processes_left"
 ROW_SCHEMA = {key: STATUS_SCHEMA[key] for key in _ROW_KEYS.split()}
 
 
 def object_of(properties: Schema) -> Schema:
-    """Return the schema of an object that has each of `properties`."""
-    return {"type": "object", "properties": properties, "required": list(properties)}
+    """Return the schema of an object that has `properties`.
+
+    It always has each, but only the first is said to be required: a model pays for each word
+    of a list of tools, and learns nothing from the names repeated.
+    """
+    return {"type": "object", "properties": properties, "required": list(properties)[:1]}
 
 
 def started_fields(task: TaskStatus) -> Dict[str, Any]:
@@ -86,6 +114,10 @@ def status_fields(task: TaskStatus) -> Dict[str, Any]:
         "processes_left": task.processes_left,
         "total_lines": task.total_lines,
         "total_bytes": task.total_bytes,
+        "retained_bytes": task.retained_bytes,
+        "output_open": task.output_open,
+        "log_file": None if task.log_file is None else unicode_text(task.log_file),
+        "log_ended": None if task.log_ended is None else unicode_text(task.log_ended),
     }
 
 
@@ -107,6 +139,7 @@ def unicode_text(text: str) -> str:
         return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
+@lru_cache(maxsize=1000)  # each answer tells the same times again
 def iso_time(seconds: float) -> str:
     """Return seconds since the epoch as ISO 8601, UTC, to the millisecond."""
     milliseconds = int(seconds * 1000)
@@ -115,9 +148,14 @@ def iso_time(seconds: float) -> str:
 
 
 def shorten(text: str, chars: int) -> str:
-    """Return text on one line, its newlines shown, at most `chars` characters."""
+    """Return text on one line, its newlines shown, at most `chars` characters.
+
+    Nothing in it can act on a terminal, or turn the direction of what stands beside it: it
+    goes among our own words.
+    """
     text = unicode_text(text)
     text = " ".join(text.strip().replace("\r", "").replace("\n", " \u23ce ").split())
+    text = text.translate(_ACTING)
     return text if len(text) <= chars else text[: chars - 3] + "..."
 
 
@@ -198,6 +236,8 @@ def tail_fields(output: TaskOutput) -> Dict[str, Any]:
         "output": output.text,
         "output_truncated": output.earlier_bytes > 0,
         "omitted_lines": output.earlier_lines,
+        "omitted_bytes": output.earlier_bytes,
+        "next_cursor": output.next_cursor,
     }
 
 
@@ -206,8 +246,9 @@ def tail_text(output: TaskOutput, stream: Optional[str]) -> str:
     task = output.status
     lines = [
         state_line(task),
-        "pid %d, in %s, %s" % (task.pid, task.cwd, times_text(task)),
+        "pid %d, in %s, %s" % (task.pid, shorten(task.cwd, PATH_CHARS), times_text(task)),
         left_text(task),
+        log_text(task),
         output_text(output, stream),
     ]
     return "\n".join(line for line in lines if line)
@@ -228,6 +269,13 @@ def output_text(output: TaskOutput, stream: Optional[str]) -> str:
         count_text(output.total_bytes, "byte"),
         where,
     )
+    if task.retained_bytes == 0:
+        return "%s None of it is kept any more%s." % (
+            total,
+            ": tasks that ended since have taken the room (--finished-buffer-bytes)"
+            if task.is_final
+            else "",
+        )
     if output.shown_lines == 0:
         return total + " None of it is shown."
     if output.earlier_bytes == 0:
@@ -240,7 +288,84 @@ def output_text(output: TaskOutput, stream: Optional[str]) -> str:
             which,
             count_text(output.earlier_lines, "earlier line"),
         )
+    if output.earlier_bytes > 0:
+        total += " read_task_output pages through %s." % (
+            "it"
+            if task.retained_bytes == task.total_bytes
+            else "the last %s, which are kept" % count_text(task.retained_bytes, "byte")
+        )
+    if task.output_open:
+        total += ' Cursor "%s" of read_task_output is behind what follows.' % output.next_cursor
     return "%s %s\n%s" % (total, head, output.text)
+
+
+def log_text(task: TaskStatus) -> str:
+    """Return where the whole output is to be found on disk, or ""."""
+    where = ""
+    if task.log_file is not None:
+        where = "Log file of all output: %s." % shorten(task.log_file, PATH_CHARS)
+    if task.log_ended is None:
+        return where
+    return "%s %s" % (where or "There is no log file of the output.", task.log_ended)
+
+
+def page_fields(page: TaskPage) -> Dict[str, Any]:
+    """Return all that is known of a task and a page of its output; see PAGE_SCHEMA."""
+    return {
+        **status_fields(page.status),
+        "output": page.text,
+        "skipped_bytes": page.skipped_bytes,
+        "read_bytes": page.read_bytes,
+        "read_lines": page.read_lines,
+        "matched_lines": page.matched_lines,
+        "next_cursor": page.next_cursor,
+        "more": page.more,
+    }
+
+
+def page_text(page: TaskPage, stream: Optional[str]) -> str:
+    """Return the same in words. stream: the one that `page` is of; None for both.
+
+    The output goes last here too; see `output_text`.
+    """
+    task = page.status
+    which = "output" if stream is None else stream
+    lines = [state_line(task)]
+    if page.skipped_bytes:
+        lines.append(
+            "%s of its %s before this %s no longer kept.%s"
+            % (
+                count_text(page.skipped_bytes, "byte"),
+                which,
+                "is" if page.skipped_bytes == 1 else "are",
+                " " + log_text(task) if task.log_file else "",
+            )
+        )
+    covered = "%s, %s" % (
+        count_text(page.read_lines, "line") if page.read_lines else "Part of a line",
+        count_text(page.read_bytes, "byte"),
+    )
+    if page.matched_lines is not None:
+        found = "%s of its %s searched: %s" % (
+            covered,
+            which,
+            count_text(page.matched_lines, "line matches", "lines match"),
+        )
+    elif page.read_bytes == 0:
+        found = "There is no %s %s" % (
+            which,
+            "yet" if task.total_bytes == 0 and task.output_open else "after this cursor",
+        )
+    else:
+        found = "%s of its %s follow" % (covered, which)
+    if page.more:
+        then = 'there is more: read_task_output with cursor "%s".' % page.next_cursor
+    elif task.output_open:
+        then = 'cursor "%s" reads what comes next.' % page.next_cursor
+    else:
+        then = "that is all there will be."
+    lines.append("%s; %s" % (found, then))
+    return "\n".join(lines) + ("\n" + page.text if page.text else "")
 
 
 def progress_text(output: TaskOutput) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Tuple
 
     from .manager import TaskManager
-    from .status import TaskOutput, TaskStatus
+    from .status import TaskPage, TaskStatus
 
 TASKS_URI = "backgroundr://tasks"
 # RFC 6570. Ids are letters and digits, so nothing is ever percent-encoded.
@@ -84,10 +84,12 @@ class Resources:
             text = json.dumps({"tasks": rows}, indent=2, ensure_ascii=False)
             return {"uri": uri, "mimeType": "application/json", "text": text}
         try:
-            output = self._manager.output(_task_id(uri), _NO_LIMIT, line_chars=_NO_LIMIT)
+            page = self._manager.read_output(
+                _task_id(uri), max_bytes=_NO_LIMIT, line_chars=_NO_LIMIT
+            )
         except UnknownTask:
             raise UnknownResource(uri) from None
-        return {"uri": uri, "mimeType": "text/plain", "text": _gap_text(output) + output.text}
+        return {"uri": uri, "mimeType": "text/plain", "text": _gap_text(page) + page.text}
 
     def check(self, uri: str) -> None:
         """Return when there is a resource with this URI. Raises UnknownResource otherwise."""
@@ -150,13 +152,12 @@ def _output_resource(task: TaskStatus) -> Dict[str, Any]:
     }
 
 
-def _gap_text(output: TaskOutput) -> str:
+def _gap_text(page: TaskPage) -> str:
     """Return a line that says what is not retained any more, or ""."""
-    if not output.earlier_bytes:
+    if not page.skipped_bytes:
         return ""
-    return "[backgroundr: %s of this output, %s, came before this and are no longer kept]\n" % (
-        count_text(output.earlier_bytes, "byte"),
-        count_text(output.earlier_lines, "whole line"),
+    return "[backgroundr: %s of this output came before this and are no longer kept]\n" % (
+        count_text(page.skipped_bytes, "byte")
     )
 
 

@@ -1,18 +1,18 @@
 """Check a value against the subset of JSON Schema that our tool arguments use.
 
-Understood: type (a name or a list), enum, properties, required, additionalProperties
-(false, or a schema), items, minLength, maxLength, minimum, exclusiveMinimum, maximum. Any
-other word is for the reader of the schema alone (title, description, default).
+Understood: type (a name or a list), anyOf (of nothing but types), enum, properties, required,
+additionalProperties (false, or a schema), items, minItems, maxItems, minLength, maxLength, minimum,
+exclusiveMinimum, maximum. Any other word is for the reader of the schema alone (title,
+description, default).
 """
 
 from __future__ import annotations
 
 import json
-from itertools import islice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List
+    from typing import Any, Dict, List
 
     Schema = Dict[str, Any]
 
@@ -28,57 +28,74 @@ def check(value: Any, schema: Schema, where: str) -> List[str]:
 
     where: what to call the value, such as "cwd"; "" for the object of all arguments.
     """
-    return list(islice(_problems(value, schema, where), _PROBLEMS))
+    problems: List[str] = []
+    _add_problems(value, schema, where, problems)
+    return problems[:_PROBLEMS]
 
 
-def _problems(value: Any, schema: Schema, where: str) -> Iterator[str]:
-    types = schema.get("type", [])
+def _add_problems(value: Any, schema: Schema, where: str, problems: List[str]) -> None:
+    """Add to `problems` what is wrong with `value`."""
+    types = schema.get("type") or [choice["type"] for choice in schema.get("anyOf", ())]
     names = types if isinstance(types, list) else [types]
     if names and not any(_has_type(value, name) for name in names):
         wanted = " or ".join(_ARTICLED[name] for name in names)
-        yield "%s must be %s, not %s" % (where or "the arguments", wanted, _shown(value))
+        problems.append("%s must be %s, not %s" % (where or "the arguments", wanted, _shown(value)))
         return
     if "enum" in schema and value not in schema["enum"]:
         choices = ", ".join(_shown(choice) for choice in schema["enum"])
-        yield "%s must be one of %s, not %s" % (where, choices, _shown(value))
-    if isinstance(value, dict):
-        yield from _object_problems(value, schema, where)
-    elif isinstance(value, list) and "items" in schema:
-        for index, item in enumerate(value):
-            yield from _problems(item, schema["items"], "%s[%d]" % (where, index))
-    elif isinstance(value, str):
+        problems.append("%s must be one of %s, not %s" % (where, choices, _shown(value)))
+    if isinstance(value, str):
         if len(value) < schema.get("minLength", 0):
-            yield "%s must not be empty" % where
+            problems.append("%s must not be empty" % where)
         if len(value) > schema.get("maxLength", len(value)):
-            yield (
+            problems.append(
                 "%s must have at most %d characters, not %d"
                 % (where, schema["maxLength"], len(value))
             )
+    elif isinstance(value, dict):
+        _add_object_problems(value, schema, where, problems)
+    elif isinstance(value, list):
+        if len(value) < schema.get("minItems", 0):
+            problems.append("%s must not be empty" % where)
+        if len(value) > schema.get("maxItems", len(value)):
+            problems.append(
+                "%s must have at most %d items, not %d" % (where, schema["maxItems"], len(value))
+            )
+        for index, item in enumerate(value if "items" in schema else ()):
+            if len(problems) >= _PROBLEMS:
+                return
+            _add_problems(item, schema["items"], "%s[%d]" % (where, index), problems)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         if value < schema.get("minimum", value):
-            yield "%s must be at least %s, not %s" % (where, schema["minimum"], _shown(value))
+            least = schema["minimum"]
+            problems.append("%s must be at least %s, not %s" % (where, least, _shown(value)))
         if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
             least = schema["exclusiveMinimum"]
-            yield "%s must be more than %s, not %s" % (where, least, _shown(value))
+            problems.append("%s must be more than %s, not %s" % (where, least, _shown(value)))
         if value > schema.get("maximum", value):
-            yield "%s must be at most %s, not %s" % (where, schema["maximum"], _shown(value))
+            most = schema["maximum"]
+            problems.append("%s must be at most %s, not %s" % (where, most, _shown(value)))
 
 
-def _object_problems(value: Dict[str, Any], schema: Schema, where: str) -> Iterator[str]:
+def _add_object_problems(
+    value: Dict[str, Any], schema: Schema, where: str, problems: List[str]
+) -> None:
     prefix = where + "." if where else ""
     properties = schema.get("properties", {})
-    for name in schema.get("required", []):
+    for name in schema.get("required", ()):
         if name not in value:
-            yield "%s%s is required" % (prefix, name)
+            problems.append("%s%s is required" % (prefix, name))
     others = schema.get("additionalProperties", True)
     for name, item in value.items():
+        if len(problems) >= _PROBLEMS:
+            return
         if name in properties:
-            yield from _problems(item, properties[name], prefix + name)
+            _add_problems(item, properties[name], prefix + name, problems)
         elif others is False:
-            missing = [name for name in schema.get("required", []) if name not in value]
-            yield _unknown(prefix + name, list(properties), missing)
+            missing = [name for name in schema.get("required", ()) if name not in value]
+            problems.append(_unknown(prefix + name, list(properties), missing))
         elif isinstance(others, dict):
-            yield from _problems(item, others, prefix + name[:_SHOWN_CHARS])
+            _add_problems(item, others, prefix + name[:_SHOWN_CHARS], problems)
 
 
 def _unknown(name: str, known: List[str], missing: List[str]) -> str:

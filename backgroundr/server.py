@@ -10,10 +10,9 @@ import select
 import signal
 import sys
 import threading
-import traceback
 
 from .jsonrpc import MAX_MESSAGE_BYTES, Connection, LineReader, LineWriter
-from .manager import MAX_TASKS, TaskManager
+from .manager import TaskManager
 from .mcp import McpHandler
 from .resources import changed_uris
 from .subscriptions import Subscriptions
@@ -23,7 +22,7 @@ from .version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import Optional
+    from typing import Any, Optional
 
 _STOP_SIGNALS = [
     getattr(signal, name)
@@ -42,17 +41,13 @@ _UNREAD_S = 1.0
 _THREAD_STACK_BYTES = 256 * 1024
 
 
-def run_stdio_server(
-    shell: Optional[str] = None,
-    max_message_bytes: int = MAX_MESSAGE_BYTES,
-    max_tasks: int = MAX_TASKS,
-) -> int:
+def run_stdio_server(max_message_bytes: int = MAX_MESSAGE_BYTES, **options: Any) -> int:
     """Serve MCP on stdin and stdout until the client closes them or a signal says stop.
 
-    shell, max_tasks: as for `TaskManager`. max_message_bytes: a longer line is answered with
-    an error and skipped, at no cost of memory. Takes the process over: descriptors 0 and 1,
-    signals, thread stack size. Returns the exit status: 0, or 128+N after signal N. Every task has
-    been ended by then.
+    max_message_bytes: a longer line is answered with an error and skipped, at no cost of
+    memory. options: those of `TaskManager`, but on_change and owns_process. Takes the process
+    over: descriptors 0 and 1, signals, thread stack size. Returns the exit status: 0, or 128+N
+    after signal N. Every task has been ended by then.
     """
     if sys.stdin is not None and sys.stdin.isatty():
         _say(
@@ -70,9 +65,7 @@ def run_stdio_server(
     def on_change(task_id: str, change: str) -> None:
         subscriptions.changed(changed_uris(task_id, change))
 
-    with TaskManager(
-        shell=shell, max_tasks=max_tasks, on_change=on_change, owns_process=True
-    ) as manager:
+    with TaskManager(on_change=on_change, owns_process=True, **options) as manager:
         handler = McpHandler(manager, default_tools(), subscriptions)
         connection = Connection(
             LineReader(stdio.read, max_message_bytes),
@@ -209,6 +202,8 @@ class _Stdio:
         self._input = select.poll()
         self._input.register(self._in, select.POLLIN)
         self._input.register(self._wake, select.POLLIN)
+        self._output = select.poll()
+        self._output.register(self._out, select.POLLOUT)
         # A signal may be delivered to any thread, and would then not interrupt the main one,
         # where handlers run (after SIGSTOP and SIGCONT it really is).
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
@@ -267,10 +262,11 @@ class _Stdio:
                     _poll(self._out, select.POLLOUT, None)
 
     def writable(self) -> bool:
-        """Whether stdout takes a small write, or fails, without blocking."""
+        """Whether stdout takes a small write, or fails, without blocking. For one thread at a
+        time."""
         if sys.platform == "win32":
             return False  # pipes cannot be asked; the writer's thread does all
-        return bool(_poll(self._out, select.POLLOUT, 0))
+        return bool(self._output.poll(0))
 
 
 def _poll(fd: int, events: int, timeout_ms: Optional[int]) -> int:
@@ -287,7 +283,12 @@ def _poll(fd: int, events: int, timeout_ms: Optional[int]) -> int:
 
 def _report_exception() -> None:
     """Tell stderr of a defect, for whoever reads the client's log."""
-    _say(traceback.format_exc().rstrip())
+    try:
+        import traceback
+    except (ImportError, OSError):  # no descriptor is free
+        _say("backgroundr: %r" % sys.exc_info()[1])
+    else:
+        _say(traceback.format_exc().rstrip())
 
 
 def _say(text: str) -> None:

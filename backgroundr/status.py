@@ -9,9 +9,11 @@ from .output import OutputLog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List, Optional, Set
+    from typing import Optional, Set
 
+    from .logfile import LogFile
     from .output import Tail
+    from .paging import Newest, Page
 
 
 class TaskRecord:
@@ -45,6 +47,7 @@ class TaskRecord:
         self.last_output_at: Optional[float] = None
         self.ended_monotonic: Optional[float] = None
         self.log = OutputLog(buffer_bytes)
+        self.log_file: Optional[LogFile] = None
         self.open_streams = open_streams
 
 
@@ -62,8 +65,9 @@ class TaskStatus:
     processes_left: how many processes a finished command left behind that still run; None
     while the task is alive, and where the system cannot be looked at.
     total_lines, total_bytes: printed so far on both streams. retained_bytes: how much of it is
-    still kept. output_open: more may come; also after the end, when a process that the command
-    left behind still holds a stream.
+    still kept. log_file: the path of the file that holds it all, or None. log_ended: a sentence
+    that says why that file does not, or None. output_open: more may come; also after the end,
+    when a process that the command left behind still holds a stream.
     """
 
     __slots__ = (
@@ -84,6 +88,8 @@ class TaskStatus:
         "total_lines",
         "total_bytes",
         "retained_bytes",
+        "log_file",
+        "log_ended",
         "output_open",
         "processes_left",
     )
@@ -106,6 +112,9 @@ class TaskStatus:
         self.total_lines = task.log.total_lines()
         self.total_bytes = task.log.total_bytes()
         self.retained_bytes = task.log.end - task.log.start
+        log_file = task.log_file
+        self.log_file = None if log_file is None else log_file.path
+        self.log_ended = None if log_file is None else log_file.ended
         self.output_open = bool(task.open_streams)
         self.processes_left: Optional[int] = 0 if task.state == FINISHED else None
 
@@ -123,15 +132,61 @@ class TaskOutput:
 
     status: the TaskStatus of the same moment. text: the lines, joined by newlines.
     shown_lines: how many. earlier_lines, earlier_bytes: printed before them on the chosen
-    streams and not in `text`. total_bytes: ever printed on the chosen streams.
+    streams and not in `text`. total_bytes: ever printed on the chosen streams. next_cursor:
+    where `read_output` goes on behind them.
     """
 
-    __slots__ = ("status", "text", "shown_lines", "earlier_lines", "earlier_bytes", "total_bytes")
+    __slots__ = (
+        "status",
+        "text",
+        "shown_lines",
+        "earlier_lines",
+        "earlier_bytes",
+        "total_bytes",
+        "next_cursor",
+    )
 
-    def __init__(self, status: TaskStatus, lines: List[str], tail: Tail, total_bytes: int) -> None:
+    def __init__(
+        self, status: TaskStatus, newest: Newest, tail: Tail, total_bytes: int, next_cursor: str
+    ) -> None:
         self.status = status
-        self.text = "\n".join(lines)
-        self.shown_lines = len(lines)
-        self.earlier_lines = tail.earlier_lines
-        self.earlier_bytes = tail.earlier_bytes
+        self.text = "\n".join(newest.texts)
+        self.shown_lines = len(newest.texts)
+        self.earlier_lines = tail.earlier_lines + newest.left_out_lines
+        self.earlier_bytes = tail.earlier_bytes + newest.left_out_bytes
         self.total_bytes = total_bytes
+        self.next_cursor = next_cursor
+
+
+class TaskPage:
+    """A page of the output of a task.
+
+    status: the TaskStatus of the same moment. text: the lines, each with its newline where it
+    has ended. skipped_bytes: no longer retained, between the cursor that was asked for and the
+    beginning of the page. read_bytes, read_lines: how much of the output the page covers.
+    matched_lines: how many of these lines were looked for; None when nothing was.
+    next_cursor: where the next page begins. more: that page would show something now.
+    """
+
+    __slots__ = (
+        "status",
+        "text",
+        "skipped_bytes",
+        "read_bytes",
+        "read_lines",
+        "matched_lines",
+        "next_cursor",
+        "more",
+    )
+
+    def __init__(
+        self, status: TaskStatus, page: Page, skipped_bytes: int, next_cursor: str
+    ) -> None:
+        self.status = status
+        self.text = page.text
+        self.skipped_bytes = skipped_bytes
+        self.read_bytes = sum(page.sizes.values())
+        self.read_lines = page.lines
+        self.matched_lines = page.matched_lines
+        self.next_cursor = next_cursor
+        self.more = page.more

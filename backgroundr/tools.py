@@ -12,8 +12,11 @@ from .arguments import MAX_SECONDS
 from .errors import BackgroundrError, Cancelled, InvalidValue, SpawnFailed, UnknownTask
 from .jsonrpc import Deferred
 from .lifecycle import STATUS_WORDS
-from .manager import GRACE_S, TaskManager
+from .manager import GRACE_S, PAGE_BYTES, TaskManager
+from .paging import MIN_BYTES
 from .report import (
+    PAGE_SCHEMA,
+    PATH_CHARS,
     ROW_SCHEMA,
     SHORT_CHARS,
     STARTED_SCHEMA,
@@ -25,8 +28,11 @@ from .report import (
     iso_time,
     label,
     left_text,
+    log_text,
     object_of,
     outcome_text,
+    page_fields,
+    page_text,
     progress_text,
     row_fields,
     shorten,
@@ -59,7 +65,8 @@ INSTRUCTIONS = (
     "Runs shell commands in the background: dev servers, watchers, builds, language servers."
     " run_background_task starts one and returns its task_id at once. wait_for_task returns"
     " when a task is over, with its output: use it for builds and tests, and do not poll."
-    " get_task_status shows state, exit code and the most recent output now."
+    " get_task_status shows state, exit code and the most recent output now;"
+    " read_task_output pages through the rest or searches it."
     " end_background_task ends a task with every process it started, and waits for that."
     " list_background_tasks finds a task again whose id is forgotten. A finished task stays"
     " readable; all tasks end with this server. For a quick command whose output is wanted at"
@@ -67,6 +74,7 @@ INSTRUCTIONS = (
 )
 
 TAIL_LINES = 50
+_MAX_ANSWER_BYTES = 16 * 1024 * 1024
 # Some hosts give a tool call no more than a minute.
 _WAIT_S = 30
 _MAX_WAIT_S = 3600
@@ -166,13 +174,17 @@ def _result(answer: Answer) -> Message:
             # know nothing of structuredContent. A model has read it above.
             {
                 "type": "text",
-                "text": json.dumps(structured, ensure_ascii=False),
+                "text": _TEXT_ENCODER.encode(structured),
                 "annotations": {"audience": ["user"], "priority": 0},
             },
         ],
         "structuredContent": structured,
         "isError": False,
     }
+
+
+# json.dumps makes a new one for each call that has options.
+_TEXT_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def _error_result(text: str) -> Dict[str, Any]:
@@ -202,8 +214,10 @@ def _run(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
     )
     lines = [
         "Started task %s: %s" % (label(task), shorten(task.command, SHORT_CHARS)),
-        "It is %s with pid %d in %s." % (task.status, task.pid, task.cwd),
+        "It is %s with pid %d in %s." % (task.status, task.pid, shorten(task.cwd, PATH_CHARS)),
     ]
+    if log_text(task):
+        lines.append(log_text(task))
     if task.timeout_s is not None:
         lines.append("It is ended when it still runs after %s." % duration_text(task.timeout_s))
     lines.append(
@@ -214,12 +228,36 @@ def _run(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
 
 
 def _status(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
-    stream = arguments.get("stream", "both")
-    chosen = None if stream == "both" else stream
+    stream = _stream(arguments)
+    # Who says how many lines gets them, however long they are.
+    max_bytes = arguments.get("max_bytes", None if "tail_lines" in arguments else PAGE_BYTES)
     output = manager.output(
-        arguments["task_id"], int(arguments.get("tail_lines", TAIL_LINES)), chosen
+        arguments["task_id"],
+        int(arguments.get("tail_lines", TAIL_LINES)),
+        stream,
+        None if max_bytes is None else int(max_bytes),
     )
-    return tail_fields(output), tail_text(output, chosen)
+    return tail_fields(output), tail_text(output, stream)
+
+
+def _read(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
+    stream = _stream(arguments)
+    cursor = arguments.get("cursor")
+    page = manager.read_output(
+        arguments["task_id"],
+        cursor=int(cursor) if isinstance(cursor, float) else cursor,
+        max_bytes=int(arguments.get("max_bytes", PAGE_BYTES)),
+        stream=stream,
+        contains=arguments.get("contains", ()),
+        context_lines=int(arguments.get("context_lines", 0)),
+        raw=arguments.get("raw", False),
+    )
+    return page_fields(page), page_text(page, stream)
+
+
+def _stream(arguments: Arguments) -> Optional[str]:
+    stream = arguments.get("stream", "both")
+    return None if stream == "both" else stream
 
 
 def _wait(manager: TaskManager, arguments: Arguments, caller: Caller) -> Union[Answer, Deferred]:
@@ -227,7 +265,7 @@ def _wait(manager: TaskManager, arguments: Arguments, caller: Caller) -> Union[A
     task_id = arguments["task_id"]
 
     def answer() -> Answer:
-        output = manager.output(task_id, TAIL_LINES)
+        output = manager.output(task_id, TAIL_LINES, max_bytes=PAGE_BYTES)
         text = tail_text(output, None)
         if output.status.is_final:
             return {"reason": "exited", **tail_fields(output)}, text
@@ -364,6 +402,8 @@ _TASK_ID = {
     "type": "string",
     "description": "The id that run_background_task gave.",
 }
+_STREAM = {"type": "string", "enum": ["both", "stdout", "stderr"], "default": "both"}
+_MAX_BYTES = {"type": "integer", "minimum": MIN_BYTES, "maximum": _MAX_ANSWER_BYTES}
 
 
 def default_tools() -> Dict[str, Tool]:
@@ -433,10 +473,13 @@ def default_tools() -> Dict[str, Tool]:
                     "default": TAIL_LINES,
                     "description": "How many of the most recent lines to return.",
                 },
+                "max_bytes": {
+                    **_MAX_BYTES,
+                    "description": "Return fewer lines when these take more. Default: %d, and"
+                    " no limit when tail_lines is given." % PAGE_BYTES,
+                },
                 "stream": {
-                    "type": "string",
-                    "enum": ["both", "stdout", "stderr"],
-                    "default": "both",
+                    **_STREAM,
                     "description": "Which output to return. Of both, lines of the same moment"
                     " may change places; 2>&1 in the command keeps their order.",
                 },
@@ -445,6 +488,53 @@ def default_tools() -> Dict[str, Tool]:
             object_of(TAIL_SCHEMA),
             {"readOnlyHint": True, "openWorldHint": False},
             _status,
+        ),
+        Tool(
+            "read_task_output",
+            "Read a task's output page by page",
+            "Read or search what a task printed, from the oldest that is kept or from a cursor"
+            " on, a page a call. Pages miss nothing and repeat nothing, also while the task runs:"
+            " bytes that are no longer kept are counted in skipped_bytes. Changes nothing. For"
+            " the most recent lines, get_task_status is simpler.",
+            {
+                "task_id": _TASK_ID,
+                "cursor": {
+                    "anyOf": [{"type": "string"}, {"type": "integer"}],
+                    "description": "The next_cursor of a former answer about this task: read"
+                    " on from there. A number: so many bytes after its start.",
+                },
+                "max_bytes": {
+                    **_MAX_BYTES,
+                    "default": PAGE_BYTES,
+                    "description": "The size of a page.",
+                },
+                "stream": {**_STREAM, "description": "Which output to read."},
+                "contains": {
+                    "type": "array",
+                    "items": {"type": "string", "minLength": 1, "maxLength": 500},
+                    "minItems": 1,
+                    "maxItems": 50,
+                    "description": "Return only lines that contain one of these texts, which"
+                    " are no patterns; case matters.",
+                },
+                "context_lines": {
+                    "type": "integer",
+                    "minimum": 0,
+                    "maximum": 100,
+                    "default": 0,
+                    "description": "With contains: lines to return around each.",
+                },
+                "raw": {
+                    "type": "boolean",
+                    "default": False,
+                    "description": "Return escape sequences, redraws and lines of any length"
+                    " as they were printed, not as a terminal shows them.",
+                },
+            },
+            ("task_id",),
+            object_of(PAGE_SCHEMA),
+            {"readOnlyHint": True, "openWorldHint": False},
+            _read,
         ),
         Tool(
             "wait_for_task",

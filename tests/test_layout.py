@@ -17,10 +17,10 @@ PACKAGE = ROOT / "backgroundr"
 # second column is the process side; nothing but `tools` and `server` sees both sides.
 FLOORS = [
     {"version", "errors", "cancel"},
-    {"lifecycle", "output", "screen", "reader", "ending", "marks", "proctree_win"}
+    {"lifecycle", "output", "screen", "reader", "ending", "marks", "proctree_win", "logfile"}
     | {"jsonrpc", "schema"},
-    {"proctable", "subscriptions", "status"},
-    {"proctree_posix", "guardian"},
+    {"proctable", "subscriptions", "paging"},
+    {"proctree_posix", "guardian", "status"},
     {"proctree"},
     {"keeper", "arguments"},
     {"manager"},
@@ -38,6 +38,8 @@ PROCESS_SIDE = {
     "output",
     "screen",
     "reader",
+    "paging",
+    "logfile",
     "status",
     "arguments",
     "ending",
@@ -62,6 +64,7 @@ EXPENSIVE = {
     "http.client",
     "inspect",
     "logging",
+    "traceback",
     "typing",
     "uuid",
 }

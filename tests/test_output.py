@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 
 from backgroundr.output import JOIN_BYTES, STDERR, STDOUT, STREAMS, OutputLog
-from backgroundr.screen import render
+from backgroundr.screen import Lines
 
 AMPLE = 1 << 20
 
@@ -271,10 +271,10 @@ def test_tail_shows_the_end_of_the_whole_text(seed):
     rng = random.Random(seed)
     pieces = [*random_pieces(rng, 50, 20), (STDOUT, b"last\n")]
     log = log_of(pieces)
-    text = render(pieces)
+    text = Lines(pieces).texts
     for lines in range(1, len(text) + 2):
         tail = log.tail(lines)
-        shown = render(tail.pieces)
+        shown = Lines(tail.pieces).texts
         assert shown == text[-lines:]
         assert tail.earlier_lines + len(shown) == len(text)
 
@@ -286,8 +286,8 @@ def test_asking_for_more_lines_only_adds_older_ones(first, goes_on):
     second = STDERR if first == STDOUT else STDOUT
     pieces = [(first, b"began first"), (second, b"began second"), (first, goes_on)]
     log = log_of([(stream, data) for stream, data in pieces if data])
-    assert len(render(log.tail(1).pieces)) == 1
-    assert render(log.tail(1).pieces) == render(log.tail(2).pieces)[-1:]
+    assert len(Lines(log.tail(1).pieces).texts) == 1
+    assert Lines(log.tail(1).pieces).texts == Lines(log.tail(2).pieces).texts[-1:]
 
 
 def test_unfinished_line_that_was_dropped_takes_no_place():

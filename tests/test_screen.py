@@ -8,7 +8,7 @@ import re
 import pytest
 
 from backgroundr.output import STDERR, STDOUT
-from backgroundr.screen import LINE_CHARS, clip, decode, lines_of, render, settle
+from backgroundr.screen import LINE_CHARS, Lines, clip, decode, lines_of, settle
 
 INVISIBLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
@@ -52,6 +52,11 @@ TOKENS = [
     b"\x1b(B",
     b"\x1bPq\x1b\\",
 ]
+
+
+def render(pieces, limit_chars=LINE_CHARS):
+    """Return the lines that `pieces` show, clipped."""
+    return [clip(text, limit_chars) for text in Lines(pieces).texts]
 
 
 def random_output(rng, count=60):
@@ -138,9 +143,14 @@ def test_decode_replaces_what_is_not_utf8(data, text):
         ("\x1b]8;;http://localhost/\x1b\\link\x1b]8;;\x1b\\", "link"),
         ("\x1bPq#0\x1b\\after", "after"),
         ("\x1b_apc\x1b\\\x1b^pm\x1b\\\x1bXsos\x1b\\after", "after"),
-        ("\x1b(Btext\x1b7\x1b8\x1b=\x1bc", "text"),
+        ("\x1b(Btext\x1b7\x1b8\x1b=", "text"),
         ("a\x07b\x00c\x0e\x0f", "abc"),
+        ("old\x1bcnew", "new"),  # reset, as tsc --watch sends it
+        ("abc\x1b[fx", "xbc"),
+        ("x\x1b[5 Dx", "xx"),  # another function than the one without the space
+        ("x\x1b[?2K", "x"),
         # Sequences cut short.
+        ("\x1b]0;open\x1b[31mtext", "text"),
         ("ab\x1b", "ab"),
         ("ab\x1b[", "ab"),
         ("ab\x1b[31;", "ab"),

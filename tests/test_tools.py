@@ -27,6 +27,7 @@ from .programs import (
 TOOLS = [
     "run_background_task",
     "get_task_status",
+    "read_task_output",
     "wait_for_task",
     "end_background_task",
     "list_background_tasks",
@@ -41,7 +42,12 @@ STATUS_FIELDS = STARTED_FIELDS | {
     "processes_left",
     "total_lines",
     "total_bytes",
+    "retained_bytes",
+    "output_open",
+    "log_file",
+    "log_ended",
 }
+TAIL_FIELDS = {"output", "output_truncated", "omitted_lines", "omitted_bytes", "next_cursor"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -68,7 +74,7 @@ def test_the_list_tells_a_model_all_it_needs(client):
         assert all(one["description"] for one in tool["inputSchema"]["properties"].values())
         assert all(isinstance(hint, bool) for hint in tool["annotations"].values())
     reading = [name for name in TOOLS if tools[name]["annotations"]["readOnlyHint"]]
-    assert reading == ["get_task_status", "wait_for_task", "list_background_tasks"]
+    assert reading == [name for name in TOOLS if name.startswith(("get", "read", "wait", "list"))]
     assert len(json.dumps(tools)) < 12000
 
 
@@ -115,13 +121,15 @@ def test_the_environment_is_added_to(client):
 def test_a_status_has_every_fact(client):
     """A status tells all about a finished task, and its output."""
     task = finished(client, python("print('one'); print('two'); raise SystemExit(3)"))
-    assert set(task) == STATUS_FIELDS | {"output", "output_truncated", "omitted_lines"}
+    assert set(task) == STATUS_FIELDS | TAIL_FIELDS
     assert (task["status"], task["exit_code"], task["signal"]) == ("failed", 3, None)
     assert (task["kill_requested"], task["processes_left"]) == (False, 0)
     assert task["started_at"] <= task["ended_at"]
     assert 0 < task["runtime_seconds"] < 20
     assert (task["total_lines"], task["output"]) == (2, "one\ntwo")
-    assert (task["output_truncated"], task["omitted_lines"]) == (False, 0)
+    assert (task["output_truncated"], task["omitted_lines"], task["omitted_bytes"]) == (False, 0, 0)
+    assert (task["total_bytes"], task["retained_bytes"], task["next_cursor"]) == (8, 8, "8+0")
+    assert (task["output_open"], task["log_file"], task["log_ended"]) == (False, None, None)
 
 
 @posix_only
@@ -169,7 +177,7 @@ def test_output_is_cut_to_the_lines_asked_for(client):
         return client.call("get_task_status", task_id=task_id, **arguments).text.split("\n")[2:]
 
     assert last_lines(tail_lines=2) == [
-        "It printed 120 lines, 970 bytes in all."
+        "It printed 120 lines, 970 bytes in all. read_task_output pages through it."
         " The last 2 lines of its output, without 118 earlier lines:",
         "line 118",
         "line 119",

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from backgroundr import CancelToken, TaskManager, TaskOutput
-from backgroundr.output import OutputLog
+from backgroundr.output import STDOUT, OutputLog
+from backgroundr.paging import Newest
 from backgroundr.tools import Caller, _await_end, default_tools
 
 from .client import Client, RpcFailure
@@ -160,7 +161,9 @@ class FakeManager:
         return self.status
 
     def output(self, task_id, tail_lines):
-        return TaskOutput(self.status, ["a line"], OutputLog(100).tail(1), 7)
+        return TaskOutput(
+            self.status, Newest([(STDOUT, b"a line\n")], ()), OutputLog(100).tail(1), 7, "7+0"
+        )
 
 
 @pytest.mark.parametrize(

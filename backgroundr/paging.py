@@ -1,0 +1,267 @@
+"""Paging: which lines of a task's output an answer has room for, and where the next goes on.
+
+Pure functions on what a log returned; used when somebody reads. Rooms are in bytes of UTF-8.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .output import STDERR, STDOUT
+from .screen import LINE_CHARS, Lines, after_clear, clip, decode, incomplete_character
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Collection, Dict, List, Mapping, Optional, Sequence, Tuple
+
+    Pieces = List[Tuple[str, bytes]]
+
+# The smallest room in which a line can say that it was clipped.
+MIN_BYTES = 64
+# Between groups of lines that do not touch, as grep does.
+GROUP_SEPARATOR = "--"
+
+_UNLIMITED = 2**62
+
+_CURSOR = re.compile(r"([0-9]{1,18})\+([0-9]{1,18})")
+
+
+def format_cursor(place: Mapping[str, int]) -> str:
+    """Return a place in a log as text: how many bytes of stdout come before, and of stderr."""
+    return "%d+%d" % (place[STDOUT], place[STDERR])
+
+
+def parse_cursor(text: str) -> Optional[Dict[str, int]]:
+    """Return the place that `format_cursor` wrote, or None when it did not write this."""
+    match = _CURSOR.fullmatch(text)
+    return match and {STDOUT: int(match.group(1)), STDERR: int(match.group(2))}
+
+
+class Page:
+    """Some lines of output.
+
+    text: the lines, each with its newline where it has ended. sizes: {stream: bytes of the
+    log that they cover}. lines: how many were looked at; one that is cut counts where its end
+    is. matched_lines: how many of them were looked for, None when nothing was. more: there is
+    more that a further page would show.
+    """
+
+    __slots__ = ("text", "sizes", "lines", "matched_lines", "more")
+
+    def __init__(
+        self,
+        text: str,
+        sizes: Dict[str, int],
+        lines: int,
+        matched_lines: Optional[int],
+        more: bool,
+    ) -> None:
+        self.text = text
+        self.sizes = sizes
+        self.lines = lines
+        self.matched_lines = matched_lines
+        self.more = more
+
+
+def read_page(
+    pieces: Pieces,
+    open_streams: Collection[str],
+    max_bytes: int,
+    raw: bool = False,
+    contains: Sequence[str] = (),
+    context_lines: int = 0,
+    line_chars: int = LINE_CHARS,
+) -> Page:
+    """Return the first lines of `pieces` that fit.
+
+    pieces: (stream, bytes) in order of arrival, to the end of what there is. open_streams:
+    those of which more may come; what is cut at their ends is left for later. max_bytes: at
+    least MIN_BYTES. raw: the text is as it was printed, and a line that is too long is cut,
+    to go on in the next page; otherwise it is clipped. contains: only lines that contain one
+    of these, which have no newlines, each clipped around it, with `context_lines` lines before
+    and after; a line that has not ended is left for later, for its rest alone may not be found.
+    line_chars: a longer line is clipped.
+    """
+    lines = Lines(pieces, open_streams, raw, bool(contains), None if contains else max_bytes)
+    chars = _UNLIMITED if raw else line_chars
+    if contains:
+        return _page_of_found(lines, max_bytes, chars, contains, context_lines)
+    return _whole_page(lines, max_bytes, chars) or _first_page(lines, max_bytes, chars, raw)
+
+
+def _whole_page(lines: Lines, max_bytes: int, chars: int) -> Optional[Page]:
+    """Return a page of all the lines, the quick way, when they fit and none is clipped."""
+    if not lines.complete or max(map(len, lines.texts), default=0) > chars:
+        return None
+    page = _page(lines, lines.texts, len(lines.texts))
+    return page if len(page.text.encode()) <= max_bytes else None
+
+
+def _first_page(lines: Lines, room: int, chars: int, raw: bool) -> Page:
+    """Return a page of the first lines."""
+    shown: List[str] = []
+    for text in lines.texts:
+        text = text if len(text) <= chars else clip(text, chars)
+        size = _size((text,))
+        if size > room:
+            if shown:
+                break
+            if raw:
+                return _part(lines, room)
+            text = _fit(text, (), room - 1)
+        shown.append(text)
+        room -= size
+    return _page(lines, shown, len(shown))
+
+
+def _part(lines: Lines, room: int) -> Page:
+    """Return a page that shows, untouched, the beginning of the first line: all that fits."""
+    stream, data = lines.first()
+    part = data[:room]
+    while True:
+        if len(part) < len(data):
+            part = part[: len(part) - incomplete_character(part)]
+        text = decode(part)
+        size = len(text.encode())
+        if size <= room:
+            more = len(part) < len(data) or len(lines.texts) > 1 or not lines.complete
+            return Page(text, {stream: len(part)}, int(len(part) == len(data)), None, more)
+        part = part[: len(part) * room // size]
+
+
+def _page_of_found(
+    lines: Lines, room: int, chars: int, contains: Sequence[str], context_lines: int
+) -> Page:
+    """Return a page of the lines that contain one of the strings, and of those around."""
+    texts = lines.texts
+    hits = _hits(texts, contains)
+    shown: List[str] = []
+    done = 0  # the lines before it have been shown or passed over
+    for number, hit in enumerate(hits):
+        begin = max(done, hit - context_lines)
+        group = [_clipped(text, chars, contains) for text in texts[begin : hit + 1]]
+        if context_lines and shown and begin > done:
+            group.insert(0, GROUP_SEPARATOR)
+        if _size(group) > room:
+            if shown:
+                return _page(lines, shown, begin, number)
+            while len(group) > 1 and _size(group) > room:
+                del group[0]
+            if _size(group) > room:
+                group = [_fit(texts[hit], contains, room - 1)]
+        shown += group
+        room -= _size(group)
+        done = hit + 1
+        following = hits[number + 1] if number + 1 < len(hits) else len(texts)
+        for text in texts[done : min(following, done + context_lines)]:
+            text = _clipped(text, chars, contains)
+            if _size((text,)) > room:
+                return _page(lines, shown, done, number + 1)
+            shown.append(text)
+            room -= _size((text,))
+            done += 1
+    return _page(lines, shown, len(texts), len(hits), ended=done <= lines.unfinished)
+
+
+def _page(
+    lines: Lines,
+    shown: Sequence[str],
+    count: int,
+    matched: Optional[int] = None,
+    ended: Optional[bool] = None,
+) -> Page:
+    """Return a page of what is shown of the first `count` lines. ended: whether the last line
+    shown has a newline; by default, whether the last one of the `count` has."""
+    text = "".join([line + "\n" for line in shown])
+    if ended is None:
+        ended = count <= lines.unfinished
+    if not ended and count == len(lines.texts):
+        text = text[:-1]
+    more = count < len(lines.texts) or not lines.complete
+    return Page(text, lines.sizes(count), count, matched, more)
+
+
+def _hits(texts: Sequence[str], contains: Sequence[str]) -> Sequence[int]:
+    """Return the indices of the texts, lines, that contain one of the strings."""
+    # As one text, for a million lines that hold nothing must not be looked at one by one.
+    whole = "\n".join(texts)
+    hits = set()
+    for one in contains:
+        index = 0
+        line_start = 0
+        place = whole.find(one)
+        while place >= 0:
+            index += whole.count("\n", line_start, place)
+            hits.add(index)
+            line_start = whole.find("\n", place)
+            if line_start < 0:
+                break
+            place = whole.find(one, line_start)
+    return sorted(hits)
+
+
+def _first_match(text: str, contains: Sequence[str]) -> int:
+    """Return where the first of the strings begins that `text` contains, or -1."""
+    found = [place for place in map(text.find, contains) if place >= 0]
+    return min(found) if found else -1
+
+
+def _clipped(text: str, chars: int, contains: Sequence[str]) -> str:
+    return text if len(text) <= chars else clip(text, chars, _first_match(text, contains))
+
+
+def _size(lines: Sequence[str]) -> int:
+    """Return how many bytes of UTF-8 the lines take, with their newlines."""
+    return sum(len(line.encode()) + 1 for line in lines)
+
+
+def _fit(text: str, contains: Sequence[str], room: int) -> str:
+    """Return `text` clipped to `room` bytes."""
+    place = _first_match(text, contains)
+    chars = min(len(text), room)
+    while True:
+        clipped = clip(text, chars, place)
+        excess = len(clipped.encode()) - room
+        # What says that something is left out always fits.
+        if excess <= 0 or chars <= 0:
+            return clipped
+        chars -= max(1, excess // 4)
+
+
+class Newest:
+    """The newest lines of pieces of output that fit.
+
+    texts: clipped. left_out_lines, left_out_bytes: how much of the pieces comes before them.
+    held: {stream: bytes at its end that are not shown, for they are cut}.
+    """
+
+    __slots__ = ("texts", "left_out_lines", "left_out_bytes", "held")
+
+    def __init__(
+        self, pieces: Pieces, open_streams: Collection[str], max_bytes: Optional[int] = None
+    ) -> None:
+        """Choose, from where the screen was cleared last on. max_bytes: None for all."""
+        cleared = after_clear(b"".join([data for _, data in pieces]))
+        self.left_out_lines = 0
+        self.left_out_bytes = cleared
+        while cleared:
+            (stream, data), *rest = pieces
+            self.left_out_lines += data.count(b"\n", 0, cleared)
+            pieces = [(stream, data[cleared:]), *rest] if cleared < len(data) else rest
+            cleared = max(0, cleared - len(data))
+        lines = Lines(pieces, open_streams)
+        self.held = lines.held
+        self.texts = [clip(text) for text in lines.texts]
+        if max_bytes is None or len("\n".join(self.texts).encode()) <= max_bytes:
+            return
+        room = max_bytes + 1  # the last line needs no newline
+        first = len(self.texts)
+        while first > 0 and len(self.texts[first - 1].encode()) < room:
+            first -= 1
+            room -= len(self.texts[first].encode()) + 1
+        if self.texts and first == len(self.texts):
+            first -= 1
+            self.texts[first] = _fit(lines.texts[first], (), max_bytes)
+        self.texts = self.texts[first:]
+        self.left_out_lines += first
+        self.left_out_bytes += sum(lines.sizes(first).values())
