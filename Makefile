@@ -51,8 +51,10 @@ $(CHECK_VENV)/ready: Makefile
 	$(CHECK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(CHECK_TOOLS)
 	touch $@
 
+# Fewer figures, or a quick look: make bench BENCH="--quick capture"
 bench:
-	@echo "There is no benchmark yet."
+	mkdir -p build
+	$(PYTHON) tests/bench.py --json build/bench.json $(BENCH)
 
 clean:
 	rm -rf .venv .venv-* $(CHECK_VENV) build dist *.egg-info
