@@ -295,7 +295,9 @@ def output_text(output: TaskOutput, stream: Optional[str]) -> str:
             else "the last %s, which are kept" % count_text(task.retained_bytes, "byte")
         )
     if task.output_open:
-        total += ' Cursor "%s" of read_task_output is behind what follows.' % output.next_cursor
+        total += (
+            ' read_task_output with cursor "%s" reads what comes after this.' % output.next_cursor
+        )
     return "%s %s\n%s" % (total, head, output.text)
 
 
@@ -342,7 +344,9 @@ def page_text(page: TaskPage, stream: Optional[str]) -> str:
             )
         )
     covered = "%s, %s" % (
-        count_text(page.read_lines, "line") if page.read_lines else "Part of a line",
+        "Part of a line"
+        if page.read_bytes and not page.read_lines
+        else count_text(page.read_lines, "line"),
         count_text(page.read_bytes, "byte"),
     )
     if page.matched_lines is not None:
