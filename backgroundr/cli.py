@@ -114,6 +114,7 @@ def _parse(argv: List[str]) -> argparse.Namespace:
     if options.log_bytes < 1:
         parser.error("argument --log-bytes: must be at least 1")
     if options.log_dir is not None:
+        options.log_dir = os.path.expanduser(options.log_dir)  # clients start us without a shell
         try:
             os.makedirs(options.log_dir, 0o700, exist_ok=True)
         except OSError as error:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 LOG_BYTES = 1024 * 1024 * 1024
 _SUFFIX = ".log"
+_REMOVED = "the file was removed or replaced"
 
 
 class LogFile:
@@ -48,7 +49,7 @@ class LogFile:
             except OSError as error:
                 self._end("it could not be written: %s" % error.strerror)
                 return
-            if len(data) > room:
+            if len(data) > room and self.ended is None:
                 self._end("more than the option --log-bytes allows was printed")
 
     def _write(self, data: bytes) -> None:
@@ -60,7 +61,7 @@ class LogFile:
             self._written_bytes += count
             rest = rest[count:]
         if self._fd is not None and not self._is_at_its_path():
-            self._end("the file was removed or replaced")
+            self._end(_REMOVED)
 
     def _is_at_its_path(self) -> bool:
         assert self._fd is not None
@@ -74,7 +75,20 @@ class LogFile:
     def close(self) -> None:
         """Close the file: no more will be printed."""
         with self._lock:
+            if self._fd is not None and not self._is_at_its_path():
+                self._end(_REMOVED)
             self._close()
+
+    def discard(self) -> None:
+        """Close the file and remove it: there is no task that it could be of."""
+        with self._lock:
+            fd = self._fd
+            self._close()
+        if fd is not None and self.path is not None:
+            try:
+                os.unlink(os.fsencode(self.path))
+            except OSError:
+                pass
 
     def _end(self, reason: str) -> None:
         self._close()

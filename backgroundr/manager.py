@@ -108,10 +108,21 @@ class _Task(TaskRecord, Channel, Kept):
         cwd: str,
         timeout_s: Optional[float],
         tree: Tree,
+        started_at: float,
+        started_monotonic: float,
     ) -> None:
-        streams = set(tree.pipes.values())
         TaskRecord.__init__(
-            self, task_id, name, command, cwd, timeout_s, tree.pid, streams, manager.buffer_bytes
+            self,
+            task_id,
+            name,
+            command,
+            cwd,
+            timeout_s,
+            tree.pid,
+            set(tree.pipes.values()),
+            manager.buffer_bytes,
+            started_at,
+            started_monotonic,
         )
         Channel.__init__(self, tree.pipes)
         Kept.__init__(self, tree)
@@ -189,6 +200,8 @@ class TaskManager:
     manager installs no signal handler, prints nothing, and starts nothing before the first
     command. Leaving a `with` block closes it. In a host program that ignores SIGCHLD, or
     waits for children that are not its own, exit codes are lost and read as 0.
+
+    Raises InvalidValue for numbers and paths that are none.
     """
 
     def __init__(
@@ -202,6 +215,15 @@ class TaskManager:
         log_dir: Optional[str] = None,
         log_bytes: int = LOG_BYTES,
     ) -> None:
+        for argument, number, least in (
+            ("buffer_bytes", buffer_bytes, 1),
+            ("max_tasks", max_tasks, 1),
+            ("finished_buffer_bytes", finished_buffer_bytes, 0),
+            ("log_bytes", log_bytes, 1),
+        ):
+            check_whole(argument, number, least)
+        if log_dir is not None:
+            check_text("log_dir", log_dir)
         self.shell = shell
         self.buffer_bytes = buffer_bytes
         self.max_tasks = max_tasks
@@ -323,11 +345,13 @@ class TaskManager:
         slack = timer_slack_of(mark)
         if slack in self._slacks:
             self._slacks[slack].shares_timer_slack()
+        # Before it is there: on a busy machine it may be over before anything else is done here.
+        started = time.time(), time.monotonic()
         tree = open_tree(
             shell_argv(self.shell, command), directory, env, mark, alone=self._owns_process
         )
         self._slacks[slack] = tree
-        task = _Task(self, task_id, name, command, directory, timeout_s, tree)
+        task = _Task(self, task_id, name, command, directory, timeout_s, tree, *started)
         try:
             self._ensure_guardian()  # it may have been killed in the meantime
             if self.log_dir is not None:
@@ -354,6 +378,8 @@ class TaskManager:
                 return task, TaskStatus(task)
         except (ManagerClosed, OSError, RuntimeError) as error:
             tree.discard()
+            if task.log_file is not None:
+                task.log_file.discard()
             if isinstance(error, ManagerClosed):
                 raise
             raise no_room(error, command) from None
@@ -416,13 +442,14 @@ class TaskManager:
             status = TaskStatus(task)
             tail = task.log.tail(tail_lines, streams)
             total_bytes = task.log.total_bytes(streams)
-            end = task.log.place(task.log.end)
+            end = {**task.log.begin_place, **{name: task.log.end_place[name] for name in streams}}
+            retained_bytes = total_bytes - task.log.dropped_bytes(streams)
             open_streams = set(task.open_streams)
         self._count_left([status])
         newest = Newest(tail.pieces, open_streams, max_bytes)
         for name, held_bytes in newest.held.items():
             end[name] -= held_bytes
-        return TaskOutput(status, newest, tail, total_bytes, format_cursor(end))
+        return TaskOutput(status, newest, tail, total_bytes, retained_bytes, format_cursor(end))
 
     def read_output(
         self,
@@ -443,13 +470,16 @@ class TaskManager:
         contains: show only lines that contain one of these strings, each with
         `context_lines` lines around it, and groups of lines that do not touch with a line
         "--" between. raw: the text as it was printed, where otherwise it is what a terminal
-        would show at the end of each line, lines longer than `line_chars` clipped.
+        would show at the end of each line, lines longer than `line_chars` clipped. (A line that
+        was looked for is clipped to a page also when raw.)
         Raises UnknownTask, InvalidValue.
         """
         check_whole("max_bytes", max_bytes, MIN_BYTES)
         check_whole("context_lines", context_lines, 0)
-        if isinstance(contains, str) or not all(isinstance(one, str) and one for one in contains):
-            raise InvalidValue("contains", "must be a list of strings that are not empty")
+        check_whole("line_chars", line_chars, MIN_BYTES)
+        contains = (contains,) if isinstance(contains, str) else tuple(contains)
+        if not all(isinstance(one, str) and one for one in contains):
+            raise InvalidValue("contains", "must be strings that are not empty")
         if any("\n" in one for one in contains):
             raise InvalidValue(
                 "contains", "must have no newline, for lines are looked at one by one"
@@ -461,7 +491,7 @@ class TaskManager:
             task = self._find(task_id)
             status = TaskStatus(task)
             place = _place(task.log, cursor)
-            oldest = task.log.place(task.log.start)
+            oldest = task.log.begin_place
             skipped_bytes = sum(max(0, oldest[name] - place[name]) for name in streams)
             if isinstance(cursor, int):  # of an offset it is known for both streams together
                 skipped_bytes = min(skipped_bytes, max(0, task.log.start - cursor))
@@ -750,7 +780,7 @@ def _place(log: OutputLog, cursor: Union[str, int, None]) -> Dict[str, int]:
     """Return the place in the log that a cursor means. Raises InvalidValue."""
     if cursor is None:
         return dict.fromkeys(STREAMS, 0)
-    end = log.place(log.end)
+    end = log.end_place
     if isinstance(cursor, str):
         place = parse_cursor(cursor)
         ahead = place is not None and any(place[name] > end[name] for name in STREAMS)

@@ -167,6 +167,16 @@ class OutputLog:
                 self.cost_bytes -= size + PIECE_COST_BYTES
             self._dropped[first.stream] += dropped
 
+    @property
+    def begin_place(self) -> Dict[str, int]:
+        """The place of the oldest retained byte."""
+        return dict(self._dropped)
+
+    @property
+    def end_place(self) -> Dict[str, int]:
+        """The place behind the last byte."""
+        return dict(self._bytes)
+
     def place(self, offset: int) -> Dict[str, int]:
         """Return the place at an offset as {stream: bytes of it that came before}.
 

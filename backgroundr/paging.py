@@ -43,10 +43,10 @@ class Page:
     text: the lines, each with its newline where it has ended. sizes: {stream: bytes of the
     log that they cover}. lines: how many were looked at; one that is cut counts where its end
     is. matched_lines: how many of them were looked for, None when nothing was. more: there is
-    more that a further page would show.
+    more for a further page to look at. held_bytes: left for later, behind all that was read.
     """
 
-    __slots__ = ("text", "sizes", "lines", "matched_lines", "more")
+    __slots__ = ("text", "sizes", "lines", "matched_lines", "more", "held_bytes")
 
     def __init__(
         self,
@@ -55,12 +55,14 @@ class Page:
         lines: int,
         matched_lines: Optional[int],
         more: bool,
+        held_bytes: int = 0,
     ) -> None:
         self.text = text
         self.sizes = sizes
         self.lines = lines
         self.matched_lines = matched_lines
         self.more = more
+        self.held_bytes = held_bytes
 
 
 def read_page(
@@ -79,8 +81,8 @@ def read_page(
     least MIN_BYTES. raw: the text is as it was printed, and a line that is too long is cut,
     to go on in the next page; otherwise it is clipped. contains: only lines that contain one
     of these, which have no newlines, each clipped around it, with `context_lines` lines before
-    and after; a line that has not ended is left for later, for its rest alone may not be found.
-    line_chars: a longer line is clipped.
+    and after, or as many as one page has room for; a line that has not ended is left for later,
+    for its rest alone may not be found. line_chars: a longer line is clipped.
     """
     lines = Lines(pieces, open_streams, raw, bool(contains), None if contains else max_bytes)
     chars = _UNLIMITED if raw else line_chars
@@ -138,28 +140,24 @@ def _page_of_found(
     shown: List[str] = []
     done = 0  # the lines before it have been shown or passed over
     for number, hit in enumerate(hits):
+        following = hits[number + 1] if number + 1 < len(hits) else len(texts)
         begin = max(done, hit - context_lines)
-        group = [_clipped(text, chars, contains) for text in texts[begin : hit + 1]]
-        if context_lines and shown and begin > done:
-            group.insert(0, GROUP_SEPARATOR)
-        if _size(group) > room:
+        end = min(following, hit + context_lines + 1)
+        group = [_clipped(text, chars, contains) for text in texts[begin:end]]
+        separator = [GROUP_SEPARATOR] if context_lines and shown and begin > done else []
+        if _size(separator + group) > room:
             if shown:
                 return _page(lines, shown, begin, number)
+            # Too much for a page of its own: the line itself, and what fits of those around.
+            before = hit - begin
             while len(group) > 1 and _size(group) > room:
-                del group[0]
+                del group[0 if before > 0 else -1]
+                before -= 1
             if _size(group) > room:
                 group = [_fit(texts[hit], contains, room - 1)]
-        shown += group
-        room -= _size(group)
-        done = hit + 1
-        following = hits[number + 1] if number + 1 < len(hits) else len(texts)
-        for text in texts[done : min(following, done + context_lines)]:
-            text = _clipped(text, chars, contains)
-            if _size((text,)) > room:
-                return _page(lines, shown, done, number + 1)
-            shown.append(text)
-            room -= _size((text,))
-            done += 1
+        shown += separator + group
+        room -= _size(separator + group)
+        done = end
     return _page(lines, shown, len(texts), len(hits), ended=done <= lines.unfinished)
 
 
@@ -178,7 +176,7 @@ def _page(
     if not ended and count == len(lines.texts):
         text = text[:-1]
     more = count < len(lines.texts) or not lines.complete
-    return Page(text, lines.sizes(count), count, matched, more)
+    return Page(text, lines.sizes(count), count, matched, more, sum(lines.held.values()))
 
 
 def _hits(texts: Sequence[str], contains: Sequence[str]) -> Sequence[int]:
@@ -241,27 +239,32 @@ class Newest:
         self, pieces: Pieces, open_streams: Collection[str], max_bytes: Optional[int] = None
     ) -> None:
         """Choose, from where the screen was cleared last on. max_bytes: None for all."""
-        cleared = after_clear(b"".join([data for _, data in pieces]))
-        self.left_out_lines = 0
-        self.left_out_bytes = cleared
-        while cleared:
-            (stream, data), *rest = pieces
-            self.left_out_lines += data.count(b"\n", 0, cleared)
-            pieces = [(stream, data[cleared:]), *rest] if cleared < len(data) else rest
-            cleared = max(0, cleared - len(data))
         lines = Lines(pieces, open_streams)
         self.held = lines.held
-        self.texts = [clip(text) for text in lines.texts]
-        if max_bytes is None or len("\n".join(self.texts).encode()) <= max_bytes:
-            return
-        room = max_bytes + 1  # the last line needs no newline
-        first = len(self.texts)
-        while first > 0 and len(self.texts[first - 1].encode()) < room:
-            first -= 1
-            room -= len(self.texts[first].encode()) + 1
-        if self.texts and first == len(self.texts):
-            first -= 1
-            self.texts[first] = _fit(lines.texts[first], (), max_bytes)
-        self.texts = self.texts[first:]
-        self.left_out_lines += first
-        self.left_out_bytes += sum(lines.sizes(first).values())
+        first = _first_after_clear(lines, pieces)
+        self.texts = [clip(text) for text in lines.texts[first:]]
+        self.left_out_lines = first
+        if max_bytes is not None and len("\n".join(self.texts).encode()) > max_bytes:
+            room = max_bytes + 1  # the last line needs no newline
+            fitting = 0
+            for text in reversed(self.texts):
+                room -= _size((text,))
+                if room < 0:
+                    break
+                fitting += 1
+            self.left_out_lines = len(lines.texts) - max(1, fitting)
+            self.texts = self.texts[len(self.texts) - fitting :] or [
+                _fit(lines.texts[-1], (), max_bytes)
+            ]
+        self.left_out_bytes = sum(lines.sizes(self.left_out_lines).values())
+
+
+def _first_after_clear(lines: Lines, pieces: Pieces) -> int:
+    """Return the index of the line in which the screen was cleared last, or 0."""
+    first = 0
+    for stream in (STDOUT, STDERR):
+        data = b"".join([data for name, data in pieces if name == stream])
+        cleared = after_clear(data)
+        if cleared:
+            first = max(first, lines.index_of(stream, data.count(b"\n", 0, cleared)))
+    return first

@@ -342,7 +342,7 @@ def hide_process_posix() -> None:
 # linux/prctl.h
 _PR_SET_DUMPABLE = 4
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30
-_SYS_PIDFD_OPEN = 434  # the same on every architecture
+_SYS_PIDFD_OPEN = 434  # nearly everywhere; where it is another call, it fails
 # malloc.h. The threshold is that from which the library begins, and keeps when told so.
 _M_MMAP_THRESHOLD = -3
 _LARGE_BYTES = 128 * 1024

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Schema = Dict[str, Any]
 
 SHORT_CHARS = 120
-PATH_CHARS = 4096
 _PROGRESS_LINE_CHARS = 200
 
 # Controls, and marks of direction (Unicode, UAX #9).
@@ -127,6 +126,11 @@ def row_fields(task: TaskStatus) -> Dict[str, Any]:
     row = {key: fields[key] for key in ROW_SCHEMA}
     row["command"] = shorten(task.command, SHORT_CHARS)
     return row
+
+
+def path_text(path: str) -> str:
+    """Return a path as it is, but for what would act on a terminal; see `shorten`."""
+    return unicode_text(path).translate(_ACTING)
 
 
 def unicode_text(text: str) -> str:
@@ -246,7 +250,7 @@ def tail_text(output: TaskOutput, stream: Optional[str]) -> str:
     task = output.status
     lines = [
         state_line(task),
-        "pid %d, in %s, %s" % (task.pid, shorten(task.cwd, PATH_CHARS), times_text(task)),
+        "pid %d, in %s, %s" % (task.pid, path_text(task.cwd), times_text(task)),
         left_text(task),
         log_text(task),
         output_text(output, stream),
@@ -269,7 +273,7 @@ def output_text(output: TaskOutput, stream: Optional[str]) -> str:
         count_text(output.total_bytes, "byte"),
         where,
     )
-    if task.retained_bytes == 0:
+    if output.retained_bytes == 0:
         return "%s None of it is kept any more%s." % (
             total,
             ": tasks that ended since have taken the room (--finished-buffer-bytes)"
@@ -291,8 +295,8 @@ def output_text(output: TaskOutput, stream: Optional[str]) -> str:
     if output.earlier_bytes > 0:
         total += " read_task_output pages through %s." % (
             "it"
-            if task.retained_bytes == task.total_bytes
-            else "the last %s, which are kept" % count_text(task.retained_bytes, "byte")
+            if output.retained_bytes == output.total_bytes
+            else "the last %s, which are kept" % count_text(output.retained_bytes, "byte")
         )
     if task.output_open:
         total += (
@@ -303,12 +307,12 @@ def output_text(output: TaskOutput, stream: Optional[str]) -> str:
 
 def log_text(task: TaskStatus) -> str:
     """Return where the whole output is to be found on disk, or ""."""
-    where = ""
-    if task.log_file is not None:
-        where = "Log file of all output: %s." % shorten(task.log_file, PATH_CHARS)
-    if task.log_ended is None:
-        return where
-    return "%s %s" % (where or "There is no log file of the output.", task.log_ended)
+    if task.log_file is None:
+        return "" if task.log_ended is None else "There is no log file. %s" % task.log_ended
+    where = 'The whole output is in the log file "%s"' % path_text(task.log_file)
+    if task.log_ended is not None:
+        where = 'There is a log file "%s". %s' % (path_text(task.log_file), task.log_ended)
+    return where if task.log_ended is not None else where + "."
 
 
 def page_fields(page: TaskPage) -> Dict[str, Any]:
@@ -350,6 +354,11 @@ def page_text(page: TaskPage, stream: Optional[str]) -> str:
         count_text(page.read_bytes, "byte"),
     )
     if page.matched_lines is not None:
+        if page.held_bytes:
+            lines.append(
+                "%s of a line that has not ended will be searched when it has."
+                % count_text(page.held_bytes, "byte")
+            )
         found = "%s of its %s searched: %s" % (
             covered,
             which,

@@ -1,9 +1,8 @@
 """Check a value against the subset of JSON Schema that our tool arguments use.
 
-Understood: type (a name or a list), anyOf (of nothing but types), enum, properties, required,
-additionalProperties (false, or a schema), items, minItems, maxItems, minLength, maxLength, minimum,
-exclusiveMinimum, maximum. Any other word is for the reader of the schema alone (title,
-description, default).
+Understood: type (a name or a list), enum, properties, required, additionalProperties (false, or
+a schema), items, minItems, maxItems, minLength, maxLength, minimum, exclusiveMinimum, maximum.
+Any other word is for the reader of the schema alone (title, description, default).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def check(value: Any, schema: Schema, where: str) -> List[str]:
 
 def _add_problems(value: Any, schema: Schema, where: str, problems: List[str]) -> None:
     """Add to `problems` what is wrong with `value`."""
-    types = schema.get("type") or [choice["type"] for choice in schema.get("anyOf", ())]
+    types = schema.get("type", [])
     names = types if isinstance(types, list) else [types]
     if names and not any(_has_type(value, name) for name in names):
         wanted = " or ".join(_ARTICLED[name] for name in names)
@@ -61,6 +60,7 @@ def _add_problems(value: Any, schema: Schema, where: str, problems: List[str]) -
             problems.append(
                 "%s must have at most %d items, not %d" % (where, schema["maxItems"], len(value))
             )
+            return
         for index, item in enumerate(value if "items" in schema else ()):
             if len(problems) >= _PROBLEMS:
                 return

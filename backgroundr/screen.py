@@ -290,7 +290,9 @@ class Lines:
             if newline:
                 chars += self._add(stream, b"".join([*rests.pop(stream, ()), finished, newline]))
             if rest:
-                rests[stream] = [*rests.pop(stream, ()), rest]  # the newest, so at the end
+                parts = rests.pop(stream, [])
+                parts.append(rest)
+                rests[stream] = parts  # the newest, so at the end
         self.unfinished = len(self.texts)
         if not self.complete:
             return
@@ -324,6 +326,16 @@ class Lines:
         _, stream, data = self._blocks[0]
         line, newline, _ = data.partition(b"\n")
         return stream, line + newline
+
+    def index_of(self, stream: str, number: int) -> int:
+        """Return the index of the line `number` of a stream, counted from 0."""
+        for first, name, data in self._blocks:
+            if name == stream:
+                count = data.count(b"\n") or 1
+                if number < count:
+                    return first + number
+                number -= count
+        return len(self.texts)
 
     def sizes(self, count: int) -> Dict[str, int]:
         """Return {stream: bytes} of the first `count` lines."""

@@ -29,6 +29,8 @@ class TaskRecord:
         pid: int,
         open_streams: Set[str],
         buffer_bytes: int,
+        started_at: float,
+        started_monotonic: float,
     ) -> None:
         self.task_id = task_id
         self.name = name
@@ -36,8 +38,8 @@ class TaskRecord:
         self.cwd = cwd
         self.timeout_s = timeout_s
         self.pid = pid
-        self.started_at = time.time()
-        self.started_monotonic = time.monotonic()
+        self.started_at = started_at
+        self.started_monotonic = started_monotonic
         self.state = RUNNING
         self.outcome: Optional[str] = None
         self.stopped_by: Optional[str] = None
@@ -132,8 +134,9 @@ class TaskOutput:
 
     status: the TaskStatus of the same moment. text: the lines, joined by newlines.
     shown_lines: how many. earlier_lines, earlier_bytes: printed before them on the chosen
-    streams and not in `text`. total_bytes: ever printed on the chosen streams. next_cursor:
-    where `read_output` goes on behind them.
+    streams and not in `text`. total_bytes, retained_bytes: ever printed on the chosen streams,
+    and still kept of it. next_cursor: where `read_output` goes on behind them; a stream that was
+    not chosen is read from its oldest byte there.
     """
 
     __slots__ = (
@@ -143,11 +146,18 @@ class TaskOutput:
         "earlier_lines",
         "earlier_bytes",
         "total_bytes",
+        "retained_bytes",
         "next_cursor",
     )
 
     def __init__(
-        self, status: TaskStatus, newest: Newest, tail: Tail, total_bytes: int, next_cursor: str
+        self,
+        status: TaskStatus,
+        newest: Newest,
+        tail: Tail,
+        total_bytes: int,
+        retained_bytes: int,
+        next_cursor: str,
     ) -> None:
         self.status = status
         self.text = "\n".join(newest.texts)
@@ -155,6 +165,7 @@ class TaskOutput:
         self.earlier_lines = tail.earlier_lines + newest.left_out_lines
         self.earlier_bytes = tail.earlier_bytes + newest.left_out_bytes
         self.total_bytes = total_bytes
+        self.retained_bytes = retained_bytes
         self.next_cursor = next_cursor
 
 
@@ -165,7 +176,9 @@ class TaskPage:
     has ended. skipped_bytes: no longer retained, between the cursor that was asked for and the
     beginning of the page. read_bytes, read_lines: how much of the output the page covers.
     matched_lines: how many of these lines were looked for; None when nothing was.
-    next_cursor: where the next page begins. more: that page would show something now.
+    next_cursor: where the next page begins. more: there is more for that page to look at now.
+    held_bytes: printed behind this page and left for later: an unfinished line, of a search, or
+    a character or escape sequence of which a part is missing.
     """
 
     __slots__ = (
@@ -177,6 +190,7 @@ class TaskPage:
         "matched_lines",
         "next_cursor",
         "more",
+        "held_bytes",
     )
 
     def __init__(
@@ -190,3 +204,4 @@ class TaskPage:
         self.matched_lines = page.matched_lines
         self.next_cursor = next_cursor
         self.more = page.more
+        self.held_bytes = page.held_bytes

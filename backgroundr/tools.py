@@ -16,7 +16,6 @@ from .manager import GRACE_S, PAGE_BYTES, TaskManager
 from .paging import MIN_BYTES
 from .report import (
     PAGE_SCHEMA,
-    PATH_CHARS,
     ROW_SCHEMA,
     SHORT_CHARS,
     STARTED_SCHEMA,
@@ -33,6 +32,7 @@ from .report import (
     outcome_text,
     page_fields,
     page_text,
+    path_text,
     progress_text,
     row_fields,
     shorten,
@@ -143,6 +143,11 @@ class Tool:
 
         One with isError says what the caller can mend. The work raises Cancelled.
         """
+        cursor = arguments.get("cursor")
+        if isinstance(cursor, (int, float)) and not isinstance(cursor, bool) and cursor % 1 == 0:
+            # Models write digits as a number. Not in the schema: some clients hand it to models
+            # that take no choice of types.
+            arguments = {**arguments, "cursor": "%d" % cursor}
         problems = check(arguments, self.input_schema, "")
         if problems:
             return _error_result("%s was not called: %s." % (self.name, "; ".join(problems)))
@@ -214,7 +219,7 @@ def _run(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
     )
     lines = [
         "Started task %s: %s" % (label(task), shorten(task.command, SHORT_CHARS)),
-        "It is %s with pid %d in %s." % (task.status, task.pid, shorten(task.cwd, PATH_CHARS)),
+        "It is %s with pid %d in %s." % (task.status, task.pid, path_text(task.cwd)),
     ]
     if log_text(task):
         lines.append(log_text(task))
@@ -242,10 +247,9 @@ def _status(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answe
 
 def _read(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
     stream = _stream(arguments)
-    cursor = arguments.get("cursor")
     page = manager.read_output(
         arguments["task_id"],
-        cursor=int(cursor) if isinstance(cursor, float) else cursor,
+        cursor=arguments.get("cursor"),
         max_bytes=int(arguments.get("max_bytes", PAGE_BYTES)),
         stream=stream,
         contains=arguments.get("contains", ()),
@@ -499,9 +503,9 @@ def default_tools() -> Dict[str, Tool]:
             {
                 "task_id": _TASK_ID,
                 "cursor": {
-                    "anyOf": [{"type": "string"}, {"type": "integer"}],
+                    "type": "string",
                     "description": "The next_cursor of a former answer about this task: read"
-                    " on from there. A number: so many bytes after its start.",
+                    " on from there. Digits alone: so many bytes after its start.",
                 },
                 "max_bytes": {
                     **_MAX_BYTES,

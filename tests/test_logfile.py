@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+from backgroundr import SpawnFailed, TaskManager
+
 from .client import ENVIRONMENT, SERVER, Client
 from .programs import (
     DEADLINE_S,
@@ -44,14 +46,16 @@ def test_all_output_is_in_a_file(logging_client, logs):
     assert (logs / (task_id + ".log")).read_bytes() == bytes(range(256)) * 1000
     assert status["log_ended"] is None
     text = logging_client.call("get_task_status", task_id=task_id).text
-    assert "\nLog file of all output: %s.\n" % status["log_file"] in text
+    assert '\nThe whole output is in the log file "%s".\n' % status["log_file"] in text
 
 
 def test_both_streams_are_in_the_file(logging_client, logs):
     """A log file holds both streams in the order in which they came."""
     result = logging_client.call("run_background_task", command=OUT_AND_ERR)
     task_id = result.structured["task_id"]
-    assert "\nLog file of all output: %s.\n" % (logs / (task_id + ".log")) in result.text
+    assert (
+        '\nThe whole output is in the log file "%s".\n' % (logs / (task_id + ".log")) in result.text
+    )
     logging_client.call("wait_for_task", task_id=task_id)
     assert (logs / (task_id + ".log")).read_text().split() == ["to", "stdout", "to", "stderr"]
 
@@ -88,7 +92,22 @@ def test_a_log_file_has_a_limit(logging_client, logs):
     assert status["output"].endswith("line 199999")
     assert page(logging_client, task_id)["skipped_bytes"] > 1000000
     text = logging_client.call("read_task_output", task_id=task_id).text
-    assert "are no longer kept. Log file of all output: %s. It ends" % status["log_file"] in text
+    assert 'are no longer kept. There is a log file "%s". It ends' % status["log_file"] in text
+
+
+def test_a_refused_start_leaves_no_file(tmp_path, monkeypatch):
+    """A start that fails after its log file was made leaves neither the file nor a descriptor."""
+
+    def refuse(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    with TaskManager(log_dir=str(tmp_path)) as manager:
+        manager.wait(manager.start(EXIT_0).task_id)
+        before = set(tmp_path.iterdir())
+        monkeypatch.setattr(manager._reader, "add", refuse)
+        with pytest.raises(SpawnFailed):
+            manager.start(EXIT_0)
+        assert set(tmp_path.iterdir()) == before
 
 
 def test_a_file_of_the_limit_has_not_ended(logging_client, logs):
@@ -123,7 +142,7 @@ def test_a_directory_that_is_gone_disturbs_nothing(logging_client, logs, tmp_pat
     assert (status["status"], status["output"], status["log_file"]) == ("completed", "hello", None)
     assert re.match(r"It could not be made: .*No such file or directory", status["log_ended"])
     text = logging_client.call("get_task_status", task_id=status["task_id"]).text
-    assert "\nThere is no log file of the output. It could not be made:" in text
+    assert "\nThere is no log file. It could not be made:" in text
 
 
 @posix_only

@@ -155,6 +155,40 @@ def test_the_tail_says_what_it_leaves_out(manager):
     assert (everything.shown_lines, everything.earlier_bytes) == (100, 0)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"buffer_bytes": 1e4},
+        {"buffer_bytes": 0},
+        {"max_tasks": 0},
+        {"finished_buffer_bytes": -1},
+        {"log_bytes": 1e9},
+        {"log_dir": b"logs"},
+    ],
+)
+def test_options_that_are_none_are_refused(options):
+    """A manager is not made with a number or a path that would fail it later, on its threads."""
+    with pytest.raises(InvalidValue) as refused:
+        TaskManager(**options)
+    assert refused.value.argument == next(iter(options))
+
+
+@pytest.mark.parametrize("contains", [[""], ["a\nb"], [1], ""])
+def test_what_cannot_be_looked_for_is_refused(manager, contains):
+    """A search is for texts of one line."""
+    task_id = manager.start(EXIT_0).task_id
+    with pytest.raises(InvalidValue):
+        manager.read_output(task_id, contains=contains)
+
+
+def test_lines_are_looked_for_in_the_library(manager):
+    """What is looked for may come from any iterable, or be one text."""
+    task_id = manager.start(python("print('one'); print('two')")).task_id
+    manager.wait(task_id)
+    assert manager.read_output(task_id, contains=(one for one in ["two"])).text == "two\n"
+    assert manager.read_output(task_id, contains="two").text == "two\n"
+
+
 def test_a_flood_is_bounded_and_counted():
     """Of more output than the buffer holds the end is kept, and all of it is counted."""
     with TaskManager(buffer_bytes=100000) as manager:

@@ -168,6 +168,14 @@ def test_lines_of_two_streams_stay_whole_across_pages():
     assert all(re.fullmatch(expected, line) for line in lines), lines
 
 
+def test_a_page_that_is_full_says_that_there_is_more():
+    """What stands in a piece that was not looked at, for the page was full, is on the next."""
+    pieces = [(STDOUT, b"x" * 100000 + b"\n"), (STDOUT, b"next\n")]
+    page = read_page(pieces, (), 16384)
+    assert (page.more, page.lines) == (True, 1)
+    assert read_page(pieces[1:], (), 16384).text == "next\n"
+
+
 # ---------------------------------------------------------------- bounds
 
 
@@ -251,6 +259,10 @@ def test_pages_miss_no_line_that_contains(seed, context_lines, max_bytes):
     )
     assert place[STDOUT] == len(data)
     shown = text_of(pages).splitlines()
+    if max_bytes > MIN_BYTES:  # there is room for a line and those around
+        assert [one for one in shown if one != "--"] == [
+            one for one in grep(lines, ["error"], context_lines)[0] if one != "--"
+        ]
     assert [one for one in shown if "error" in one] == [one for one in lines if "error" in one]
     assert len([one for one in shown if one != "--"]) == len(set(shown) - {"--"})
     assert sum(page.matched_lines for page in pages) == len([one for one in lines if "err" in one])
@@ -332,8 +344,17 @@ def test_the_newest_lines_begin_where_the_screen_was_cleared(clear):
     before = b"old 1\nold 2\n"
     newest = Newest([(STDOUT, before), (STDERR, clear + b"new\n")], ())
     assert newest.texts == ["new"]
-    assert newest.left_out_lines == 2
-    assert len(before) < newest.left_out_bytes <= len(before + clear)
+    assert (newest.left_out_lines, newest.left_out_bytes) == (2, len(before))
+
+
+def test_a_clear_is_of_one_stream():
+    """What clears the screen stands in one stream; lines that end after it are shown whole."""
+    pieces = [(STDOUT, b"old error\n\x1b[2"), (STDERR, b"JSON ready\n")]
+    assert Newest(pieces, STREAMS).texts == ["old error", "JSON ready"]
+    pieces = [(STDERR, b"fatal: half a li"), (STDOUT, b"old\n\x1bcnew\n"), (STDERR, b"ne\n")]
+    newest = Newest(pieces, ())
+    assert newest.texts == ["new", "fatal: half a line"]
+    assert (newest.left_out_lines, newest.left_out_bytes) == (1, 4)
 
 
 @pytest.mark.parametrize("clear", [b"\x1bc", b"\x1b[2J", b"\x1b[H\x1b[2J\x1b[3J"])

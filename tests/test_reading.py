@@ -126,6 +126,20 @@ def test_a_status_tells_where_to_read_on(legacy_client, puppet):
     assert answer["output"] == "\u20ac new\n"
 
 
+def test_a_status_of_one_stream_leaves_the_other_unread(legacy_client):
+    """The cursor of a status of one stream is not behind what the other printed, and its figures
+    are those of the stream."""
+    command = python("import sys; print('x' * 9999, flush=True); print('error', file=sys.stderr)")
+    task_id = finished(legacy_client, command)
+    status = legacy_client.status(task_id, stream="stdout")
+    answer = page(legacy_client, task_id, cursor=status["next_cursor"])
+    assert answer["output"] == "error\n"
+    text = legacy_client.call(
+        "get_task_status", task_id=task_id, stream="stderr", tail_lines=0
+    ).text
+    assert text.endswith("It printed 1 line, 6 bytes in all to stderr. None of it is shown.")
+
+
 def test_streams_are_read_apart(legacy_client, puppet):
     """A page of one stream holds that alone, and its cursor leaves the other where it was."""
     puppet.prints(b"out 1\n")
@@ -161,10 +175,10 @@ def test_a_cursor_may_be_an_offset(legacy_client):
         ("7+0", "7+0 is ahead of all that it has printed, which ends at 6+0"),
         ("0+1", "0+1 is ahead of all that it has printed"),
         (7, "7 is ahead of all that it has printed"),
-        (10**30, "is ahead of all that it has printed"),
-        (2.5, "cursor must be a string or a whole number, not 2.5"),
-        (None, "cursor must be a string or a whole number, not null"),
-        (True, "cursor must be a string or a whole number, not true"),
+        (10**30, "cursor must be the next_cursor of an answer about this task"),
+        (2.5, "cursor must be a string, not 2.5"),
+        (None, "cursor must be a string, not null"),
+        (True, "cursor must be a string, not true"),
     ],
 )
 def test_a_wrong_cursor_is_explained(legacy_client, cursor, problem):
@@ -229,6 +243,14 @@ def test_a_match_in_two_parts_is_found(legacy_client, puppet):
     puppet.prints(b"first\nserver is re")
     answer = page(legacy_client, puppet.task_id, contains=["ready"])
     assert (answer["output"], answer["matched_lines"]) == ("", 0)
+    text = legacy_client.call(
+        "read_task_output", task_id=puppet.task_id, contains=["ready"], cursor=answer["next_cursor"]
+    ).text
+    assert text.split("\n")[1:] == [
+        "12 bytes of a line that has not ended will be searched when it has.",
+        '0 lines, 0 bytes of its output searched: 0 lines match; cursor "6+0" reads what comes'
+        " next.",
+    ]
     puppet.prints(b"ady\n")
     answer = page(legacy_client, puppet.task_id, contains=["ready"], cursor=answer["next_cursor"])
     assert (answer["output"], answer["matched_lines"]) == ("server is ready\n", 1)

@@ -162,7 +162,7 @@ class FakeManager:
 
     def output(self, task_id, tail_lines):
         return TaskOutput(
-            self.status, Newest([(STDOUT, b"a line\n")], ()), OutputLog(100).tail(1), 7, "7+0"
+            self.status, Newest([(STDOUT, b"a line\n")], ()), OutputLog(100).tail(1), 7, 7, "7+0"
         )
 
 
