@@ -309,10 +309,9 @@ def log_text(task: TaskStatus) -> str:
     """Return where the whole output is to be found on disk, or ""."""
     if task.log_file is None:
         return "" if task.log_ended is None else "There is no log file. %s" % task.log_ended
-    where = 'The whole output is in the log file "%s"' % path_text(task.log_file)
-    if task.log_ended is not None:
-        where = 'There is a log file "%s". %s' % (path_text(task.log_file), task.log_ended)
-    return where if task.log_ended is not None else where + "."
+    if task.log_ended is None:
+        return 'The whole output is in the log file "%s".' % path_text(task.log_file)
+    return 'There is a log file "%s". %s' % (path_text(task.log_file), task.log_ended)
 
 
 def page_fields(page: TaskPage) -> Dict[str, Any]:
