@@ -14,7 +14,7 @@ from .errors import (
     UnknownTask,
 )
 from .manager import TaskManager
-from .status import TaskOutput, TaskStatus
+from .status import TaskOutput, TaskPage, TaskStatus
 from .version import __version__
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "SpawnFailed",
     "TaskManager",
     "TaskOutput",
+    "TaskPage",
     "TaskStatus",
     "UnknownTask",
     "__version__",
