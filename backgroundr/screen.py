@@ -27,7 +27,7 @@ _SPECIAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # more than what follows it up to the next ESC; ESC \, the end of a string, is one by itself.
 _NOTHING = r"""
     \x1b+ (?:
-        \[ (?! [0-9;]* [CDGHJKf]) [ -?]* [@-~]?             # CSI
+        \[ (?! [0-9;]* [@CDGHJKPXf]) [ -?]* [@-~]?          # CSI
       | [\]PX^_] [^\x07\x1b\n]* \x07?                       # OSC, DCS, SOS, PM, APC
       | (?! [\[\]PX^_c]) [ -/]* [0-~]?                      # the two-byte kind
     )
@@ -51,9 +51,9 @@ _SYNONYMS = (
 _CLEARS = ("\r\x1b[K", "\r\x1b[2K", "\x1b[2K\r")
 
 # Characters of which each is printed over by the next; the group keeps sequences whole.
-_OVERSTRUCK = r"(\x1b\[[0-9;]*[A-Za-z]) | (?: [^\r\x08\x1b] \x08 )+ (?= [^\r\x08\x1b])"
+_OVERSTRUCK = r"(\x1b\[[0-9;]*[@-Za-z]) | (?: [^\r\x08\x1b] \x08 )+ (?= [^\r\x08\x1b])"
 
-_STEP = re.compile(r"\r+|\x08+|\x1b\[[0-9;]*[A-Za-z]|[^\r\x08\x1b]+")
+_STEP = re.compile(r"\r+|\x08+|\x1b\[[0-9;]*[@-Za-z]|[^\r\x08\x1b]+")
 
 # The other controls: bell, shifts and padding leave nothing to see, the rest is made visible.
 _VISIBLE = {code: "^" + chr(code + 0x40) for code in {*range(0x20)} - {8, 9, 10, 13, 27}}
@@ -168,6 +168,8 @@ def _replay(line: str) -> str:
 def _apply_csi(final: str, args: str, cells: List[str], column: int) -> int:
     """Apply one of the sequences that are understood to the line; return the new column."""
     number = min(int(args[:9]), _MAX_COLUMN) if args.isdigit() else 0
+    if final in "@PX":
+        return _edit_cells(final, max(number, 1), cells, column)
     if final == "C":
         return max(column, min(column + max(number, 1), _MAX_COLUMN))
     if final == "D":
@@ -183,6 +185,21 @@ def _apply_csi(final: str, args: str, cells: List[str], column: int) -> int:
         cells[:erased] = _BLANKS[:erased]
     elif number == 2:
         del cells[:]
+    return column
+
+
+def _edit_cells(final: str, number: int, cells: List[str], column: int) -> int:
+    """Insert blanks (@), delete (P) or erase (X) so many cells from the cursor on."""
+    here = min(column, len(cells))
+    if final == "X":
+        erased = min(number, len(cells) - here)
+        cells[here : here + erased] = _BLANKS[:erased]
+    elif len(cells) <= _MAX_COLUMN:  # no terminal is wider, and to move a longer line would cost
+        if final == "P":
+            del cells[here : here + number]
+        else:
+            cells[here:here] = _BLANKS[:number]
+            del cells[_MAX_COLUMN:]
     return column
 
 
