@@ -6,28 +6,36 @@ is `TaskManager`; it needs no MCP. Importing this package starts nothing.
 
 from .cancel import CancelToken
 from .errors import (
+    AmbiguousName,
     BackgroundrError,
     Cancelled,
+    InputRefused,
     InvalidValue,
     ManagerClosed,
     SpawnFailed,
     UnknownTask,
 )
 from .manager import TaskManager
-from .status import TaskOutput, TaskPage, TaskStatus
+from .status import TaskInputResult, TaskOutput, TaskPage, TaskStatus
 from .version import __version__
+from .waiting import TaskWait, WaitEvent
 
 __all__ = [
+    "AmbiguousName",
     "BackgroundrError",
     "CancelToken",
     "Cancelled",
+    "InputRefused",
     "InvalidValue",
     "ManagerClosed",
     "SpawnFailed",
+    "TaskInputResult",
     "TaskManager",
     "TaskOutput",
     "TaskPage",
     "TaskStatus",
+    "TaskWait",
     "UnknownTask",
+    "WaitEvent",
     "__version__",
 ]

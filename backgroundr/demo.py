@@ -23,12 +23,11 @@ from .version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Set
+    from typing import Any, Dict, Optional, Set
 
 _PROTOCOL_VERSION = "2025-11-25"
 _ANSWER_TIMEOUT_S = 15
 _QUIT_TIMEOUT_S = 5
-_POLL_S = 0.1
 _WIDTH = 92
 
 # What the first command runs: real work, some seconds of it, a line at a time.
@@ -104,43 +103,57 @@ def _play(client: _Client, say: _Narrator, directory: str) -> Set[int]:
         {"name": "build", "command": python + " build.py", "cwd": directory},
     )
 
-    say.step("Meanwhile a web server, on a port that is free")
+    say.step("Meanwhile a web server: the call returns when it is up")
     command = python + " -u -m http.server 0 --bind 127.0.0.1"
     server = client.call(
-        say, "run_background_task", {"name": "web", "command": command, "cwd": directory}
+        say,
+        "run_background_task",
+        {"name": "web", "command": command, "cwd": directory, "until_output": ["Serving HTTP"]},
     )
-    port = int(client.wait_for_output(server["task_id"], r"port (\d+)"))
+    match = re.search(r"port (\d+)", server["matched_line"] or "")
+    if match is None:
+        raise _DemoFailed("the web server printed %(output)r" % server)
+    port = int(match.group(1))
     say.note("GET http://127.0.0.1:%d/ answers %s" % (port, _get(port)))
 
-    say.step("The output of the first one, as it comes")
-    client.follow(say, build["task_id"])
-    status = client.call(say, "get_task_status", {"task_id": build["task_id"], "tail_lines": 1})
+    say.step("A program that asks is answered, one call a line")
+    command = python + " -u -i -q"
+    repl = client.call(
+        say,
+        "run_background_task",
+        {"name": "repl", "command": command, "interactive": True, "until_output": [">>> "]},
+    )
+    answer = client.call(
+        say, "send_task_input", {"task_id": "repl", "input": "6 * 7", "until_output": [">>> "]}
+    )
+    _check("42" in answer["output"], "the program answered %(output)r" % answer)
+
+    say.step("The first one is waited for: one call, which returns the moment that it ends")
+    status = client.call(say, "wait_for_task", {"task_id": "build"})
     _check(
         status["status"] == "completed" and status["exit_code"] == 0,
         "the command ended as %(status)s, exit code %(exit_code)s: %(output)s" % status,
     )
 
     say.step("The web server is ended, with all that it started")
-    ended = client.call(say, "end_background_task", {"task_id": server["task_id"]})
+    ended = client.call(say, "end_background_task", {"task_id": "web"})
     _check(ended["status"] == "terminated", "the web server is still %(status)s" % ended)
     _check(_get(port) is None, "port %d is still served" % port)
     say.note("port %d is free again" % port)
 
-    say.step("Both are remembered until the server exits")
-    client.call(say, "list_background_tasks", {})
-    return {build["pid"], server["pid"]}
+    say.step("All are remembered until the server exits")
+    tasks = client.call(say, "list_background_tasks", {})["tasks"]
+    _check(
+        [task["status"] for task in tasks] == ["completed", "terminated", "running"], "%s" % tasks
+    )
+    return {build["pid"], server["pid"], repl["pid"]}
 
 
 def _leave(client: _Client, say: _Narrator, pids: Set[int]) -> None:
-    say.step("Goodbye: one task is left running, and the client closes the connection")
-    sleeper = client.call(
-        say,
-        "run_background_task",
-        {"command": os.path.basename(sys.executable) + ' -c "import time; time.sleep(600)"'},
-    )
+    say.step("Goodbye: one task still runs, and the client closes the connection")
     seconds = client.close()
     say.note("the server has exited, %.1f s after its input ended" % seconds)
-    left = [pid for pid in sorted(pids | {sleeper["pid"]}) if _is_alive(pid)]
+    left = [pid for pid in sorted(pids) if _is_alive(pid)]
     _check(not left, "still running: pid %s" % ", ".join(map(str, left)))
 
 
@@ -207,9 +220,6 @@ class _Narrator:
     def note(self, text: str) -> None:
         self._print("      ", text, None)
 
-    def output(self, line: str) -> None:
-        self._print("      | ", line, "2")
-
     def success(self, text: str) -> None:
         print()
         self._print("", text, "1;32")
@@ -267,8 +277,10 @@ class _Client:
         """Send a notification."""
         self._send({"jsonrpc": "2.0", "method": method})
 
-    def request(self, method: str, params: Dict[str, Any]) -> Dict[str, Any]:
-        """Send a request; return its result. Raises _DemoFailed."""
+    def request(
+        self, method: str, params: Dict[str, Any], say: Optional[_Narrator] = None
+    ) -> Dict[str, Any]:
+        """Send a request; return its result. say: shows its progress. Raises _DemoFailed."""
         self._last_id += 1
         self._send({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})
         message: Dict[str, Any] = {}
@@ -283,6 +295,8 @@ class _Client:
                 message = json.loads(line)
             except ValueError:
                 raise _DemoFailed("the server wrote what is no JSON: %r" % line[:200]) from None
+            if say is not None and message.get("method") == "notifications/progress":
+                say.note(message["params"]["message"])
         if "result" not in message:
             raise _DemoFailed("%s was refused: %s" % (method, message.get("error")))
         result: Dict[str, Any] = message["result"]
@@ -292,41 +306,13 @@ class _Client:
         """Call a tool and show it; return its structured content. Raises _DemoFailed."""
         shown = ", ".join("%s: %s" % pair for pair in arguments.items())
         say.sent(tool, shown)
-        result = self._call(tool, arguments)
+        result = self._call(say, tool, arguments)
         text = result["content"][0]["text"]
         if result.get("isError"):
             raise _DemoFailed("%s says: %s" % (tool, text))
         say.received(text)
         structured: Dict[str, Any] = result["structuredContent"]
         return structured
-
-    def wait_for_output(self, task_id: str, pattern: str) -> str:
-        """Return the first group of `pattern` in a task's output, once it is there."""
-        deadline = time.monotonic() + _ANSWER_TIMEOUT_S
-        while True:
-            status = self._status(task_id)
-            match = re.search(pattern, status["output"])
-            if match:
-                return match.group(1)
-            if status["status"] != "running" or time.monotonic() > deadline:
-                raise _DemoFailed("the task is %(status)s and printed %(output)r" % status)
-            time.sleep(_POLL_S)
-
-    def follow(self, say: _Narrator, task_id: str) -> None:
-        """Show a task's lines as they come, until it is over."""
-        shown = 0
-        while True:
-            status = self._status(task_id)
-            lines: List[str] = status["output"].split("\n") if status["output"] else []
-            over = status["status"] != "running"
-            # The last line may still grow, so it is shown when the next one begins.
-            finished = lines if over else lines[:-1]
-            for line in finished[shown:]:
-                say.output(line)
-            shown = len(finished)
-            if over:
-                return
-            time.sleep(_POLL_S)
 
     def close(self) -> float:
         """End the server's input; return after how many seconds it was gone."""
@@ -355,15 +341,9 @@ class _Client:
             self._server.wait()
         self._reader.join()
 
-    def _status(self, task_id: str) -> Dict[str, Any]:
-        result = self._call("get_task_status", {"task_id": task_id, "tail_lines": 1000})
-        if result.get("isError"):
-            raise _DemoFailed("get_task_status says: " + result["content"][0]["text"])
-        structured: Dict[str, Any] = result["structuredContent"]
-        return structured
-
-    def _call(self, tool: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
-        return self.request("tools/call", {"name": tool, "arguments": arguments})
+    def _call(self, say: _Narrator, tool: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
+        params = {"name": tool, "arguments": arguments, "_meta": {"progressToken": tool}}
+        return self.request("tools/call", params, say)
 
     def _send(self, message: Dict[str, Any]) -> None:
         assert self._server.stdin is not None

@@ -2,7 +2,9 @@
 
     BackgroundrError
     ├── InvalidValue     an argument cannot be used as given
-    ├── UnknownTask      no task has this id
+    ├── UnknownTask      no task has this id or name
+    ├── AmbiguousName    several running tasks have this name
+    ├── InputRefused     the task takes no input
     ├── SpawnFailed      the operating system did not start the command
     ├── ManagerClosed    the manager takes no more tasks
     └── Cancelled        the caller no longer wants the answer
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List
+    from typing import Dict, List, Mapping, Optional, Sequence
 
 
 class BackgroundrError(Exception):
@@ -36,27 +38,75 @@ class InvalidValue(BackgroundrError):
 
 
 class UnknownTask(BackgroundrError):
-    """No task has this id.
+    """No task has this id or name.
 
-    task_id: what was asked for. known: the ids there are, newest first.
+    task_id: what was asked for. known: {id: name or None} of the tasks there are, newest first.
     """
 
-    # So many ids help a reader to find a typing error; more would only be noise.
+    # So many help a reader to find a typing error; more would only be noise.
     SHOWN = 5
     SHOWN_CHARS = 100
+    # The newest so many are compared with what was asked for.
+    COMPARED = 200
 
-    def __init__(self, task_id: str, known: Iterable[str]) -> None:
+    def __init__(self, task_id: str, known: Mapping[str, Optional[str]]) -> None:
+        super().__init__(task_id)
         self.task_id = task_id
-        self.known: List[str] = list(known)
+        self.known = dict(known)
+
+    def __str__(self) -> str:
+        near = self.near
         if not self.known:
             there_are = "No task was started since this server began"
         else:
-            there_are = "Known tasks, newest first: " + ", ".join(self.known[: self.SHOWN])
-            if len(self.known) > self.SHOWN:
-                there_are += " and %d more" % (len(self.known) - self.SHOWN)
+            there_are = "There are, nearest first: " + ", ".join(
+                one if self.known[one] is None else "%s (%r)" % (one, self.known[one])
+                for one in near
+            )
+            if len(self.known) > len(near):
+                there_are += " and %d more" % (len(self.known) - len(near))
+        asked = str(self.task_id)[: self.SHOWN_CHARS]
+        return "No task has the id or name %r. %s." % (asked, there_are)
+
+    @property
+    def near(self) -> List[str]:
+        """The ids of those that are meant most likely, at most SHOWN of them.
+
+        Looked for when somebody asks: it takes milliseconds, and errors are raised with locks
+        held.
+        """
+        asked = str(self.task_id)[: self.SHOWN_CHARS]
+        try:
+            import difflib  # only a mistaken call pays for it
+        except ImportError:  # a server may have lost the access to its own Python
+            return list(self.known)[: self.SHOWN]
+        words: Dict[str, str] = {}  # what a task may be called: its id
+        for task_id in list(self.known)[: self.COMPARED]:
+            words.setdefault(self.known[task_id] or task_id, task_id)
+            words[task_id] = task_id
+        near = [words[one] for one in difflib.get_close_matches(asked, words, self.SHOWN)]
+        return list(dict.fromkeys([*near, *self.known]))[: self.SHOWN]
+
+
+class AmbiguousName(BackgroundrError):
+    """Several running tasks have this name. task_ids: theirs, newest first."""
+
+    def __init__(self, name: str, task_ids: Sequence[str]) -> None:
         super().__init__(
-            "No task has the id %r. %s." % (str(task_id)[: self.SHOWN_CHARS], there_are)
+            "%d running tasks have the name %r; say which one by its id: %s"
+            % (len(task_ids), name, ", ".join(task_ids[: UnknownTask.SHOWN]))
         )
+        self.name = name
+        self.task_ids = list(task_ids)
+
+
+class InputRefused(BackgroundrError):
+    """Nothing can be sent to the task. reason: why, a sentence that says what to do."""
+
+    def __init__(self, task_id: str, reason: str) -> None:
+        super().__init__("Task %s takes no input: %s" % (task_id, reason))
+        self.task_id = task_id
+        self.reason = reason
 
 
 class SpawnFailed(BackgroundrError):

@@ -20,12 +20,26 @@ import threading
 import time
 from collections import deque
 
-from .arguments import check_seconds, check_text, check_whole, working_directory
-from .cancel import CancelToken
+from .arguments import (
+    TaskSettings,
+    check_seconds,
+    check_text,
+    check_texts,
+    check_whole,
+    input_bytes,
+    working_directory,
+)
 from .ending import KILL_PATIENCE_S
-from .errors import Cancelled, InvalidValue, ManagerClosed, SpawnFailed, UnknownTask
+from .errors import (
+    AmbiguousName,
+    InvalidValue,
+    ManagerClosed,
+    SpawnFailed,
+    UnknownTask,
+)
 from .keeper import Keeper, Kept
 from .lifecycle import (
+    ALIVE,
     BY_REQUEST,
     BY_TIMEOUT,
     EXITED,
@@ -33,13 +47,14 @@ from .lifecycle import (
     RUNNING,
     STATUS_WORDS,
     STOP,
+    STOPPING,
     next_state,
     outcome,
 )
 from .logfile import LOG_BYTES, LogFile
 from .marks import new_base_mark, timer_slack_of, tree_mark
-from .output import STREAMS, count_newlines
-from .paging import MIN_BYTES, Newest, format_cursor, parse_cursor, read_page
+from .output import STREAMS, Tail, count_newlines
+from .paging import MIN_BYTES, Newest, format_cursor, place_of, read_page, retained_place
 from .proctree import (
     guardian_opener,
     hide_process,
@@ -53,7 +68,12 @@ from .proctree import (
 )
 from .reader import Channel, open_reader
 from .screen import LINE_CHARS
-from .status import TaskOutput, TaskPage, TaskRecord, TaskStatus
+from .sending import PendingInput, Sending
+from .status import TaskOutput, TaskPage, TaskStatus
+from .stdio import EMPTY, PIPE, TERMINAL
+from .taskinput import TaskInput
+from .terminal import Terminal
+from .waiting import TaskWait, WatchedTask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,15 +92,20 @@ if TYPE_CHECKING:
         Union,
     )
 
-    from .output import OutputLog
+    from .cancel import CancelToken
     from .proctree import Tree
     from .reader import SelectReader, ThreadReader
+    from .status import TaskInputResult
 
 BUFFER_BYTES = 1024 * 1024
 FINISHED_BUFFER_BYTES = 32 * 1024 * 1024
 PAGE_BYTES = 16 * 1024
 MAX_TASKS = 100
 GRACE_S = 5.0
+# How long input may take to be written.
+INPUT_PATIENCE_S = 1.0
+_MAX_PORT = 65535
+_LAST_LINE_BYTES = 4096
 # MCP clients give a server about two seconds to go before they signal it; this leaves half.
 CLOSE_GRACE_S = 1.0
 
@@ -96,28 +121,22 @@ _ID_PREFIX = "t"
 _ID_LENGTH = 8
 
 
-class _Task(TaskRecord, Channel, Kept):
+class _Task(WatchedTask, Channel, Kept):
     """One command, its pipes and its processes. The manager's mutex owns what changes."""
 
     def __init__(
         self,
         manager: TaskManager,
         task_id: str,
-        name: Optional[str],
-        command: str,
-        cwd: str,
-        timeout_s: Optional[float],
+        settings: TaskSettings,
         tree: Tree,
         started_at: float,
         started_monotonic: float,
     ) -> None:
-        TaskRecord.__init__(
+        WatchedTask.__init__(
             self,
             task_id,
-            name,
-            command,
-            cwd,
-            timeout_s,
+            settings,
             tree.pid,
             set(tree.pipes.values()),
             manager.buffer_bytes,
@@ -135,10 +154,19 @@ class _Task(TaskRecord, Channel, Kept):
         self._lines_are_long = False
         # What its output costs of what all finished tasks may keep.
         self.counted_bytes = 0
-        # Those who wait for this task; notified when it is over. They share the mutex.
-        self.waiters: List[threading.Condition] = []
+        self.is_being_restarted = False
+        if tree.input_fd is not None:
+            self.input = TaskInput(tree.input_fd)
+        if settings.pty:
+            self.terminal = Terminal()
 
     def on_output(self, stream: str, data: bytes) -> None:
+        if self.terminal is not None:
+            answer = self.terminal.see(data)
+            # A program that does not read gets no more of them than a terminal keeps for it.
+            if answer and self.input is not None and self.input.pending_bytes == 0:
+                self.input.send(answer)
+                self._manager._attend(self)
         newlines, self._lines_are_long = count_newlines(data, self._lines_are_long)
         now = time.time()
         if self.log_file is not None:
@@ -146,8 +174,11 @@ class _Task(TaskRecord, Channel, Kept):
         with self._manager._mutex:
             self.log.append(stream, data, newlines)
             self.last_output_at = now
+            self.note_activity()
             if self.state == FINISHED:
                 self._manager._account_for_finished(self)
+            for waiter in self.output_waiters:
+                waiter.notify_all()
         self._manager._tell(self, CHANGED_OUTPUT)
 
     def on_output_end(self, stream: str) -> None:
@@ -168,6 +199,10 @@ class _Task(TaskRecord, Channel, Kept):
     def is_running(self) -> bool:
         return self.state == RUNNING
 
+    @property
+    def is_over(self) -> bool:
+        return self.state == FINISHED and self.ending is None
+
     def on_time_limit(self) -> None:
         self._manager._begin_ending(self, BY_TIMEOUT, signal_number("SIGTERM"), GRACE_S)
 
@@ -184,7 +219,8 @@ class TaskManager:
     shell: the program that runs command lines, by `shell -c COMMAND`; None: /bin/sh, on
     Windows %COMSPEC%. buffer_bytes: how much of its most recent output is kept a task.
     max_tasks: how many may run at once. finished_buffer_bytes: how much finished tasks keep
-    together; beyond it, those that ended first give up their output, the last one never.
+    together; beyond it, those that ended first give up their output, and what was given for
+    their stdin, the last one never.
     log_dir: an existing directory for the whole output of each task in a file of its own,
     named as the task; None: no files. log_bytes: how long such a file may become. Where one
     cannot be written any more the task goes on, and its status says so; while a disk makes
@@ -274,7 +310,7 @@ class TaskManager:
         self.close()
 
     def __contains__(self, task_id: object) -> bool:
-        """Whether a task has this id."""
+        """Whether a task has this id. (Names do not count here.)"""
         with self._mutex:
             return task_id in self._tasks
 
@@ -285,42 +321,38 @@ class TaskManager:
         cwd: Optional[str] = None,
         env: Optional[Mapping[str, str]] = None,
         timeout_s: Optional[float] = None,
+        stdin: Optional[str] = None,
+        interactive: bool = False,
+        pty: bool = False,
     ) -> TaskStatus:
         """Start a shell command line and return at once.
 
-        Its stdin is empty and it has no terminal. name: a label for people. cwd: where it
-        runs, "~" understood; None: this process's directory. env: entries added to this
-        process's environment. timeout_s: it is ended, and `timed_out`, when it still runs
-        after so many seconds.
+        name: a label for people, which may stand for the id while one running task has it.
+        cwd: where it runs, "~" understood; None: this process's directory. env: entries added
+        to this process's environment. timeout_s: it is ended, and `timed_out`, when it still
+        runs after so many seconds. stdin: text for it to read, however slowly; None: nothing.
+        interactive: its stdin stays open behind that, for `send_input`; else it ends there.
+        pty: it has a terminal of `stdio.COLUMNS` by `stdio.ROWS`, and is interactive; all its
+        output is stdout then.
         Raises InvalidValue, SpawnFailed (nothing was started; also when `max_tasks` run) and
         ManagerClosed.
         """
-        check_text("command", command)
-        if not command.strip():
-            raise InvalidValue("command", "must not be empty")
-        if name is not None:
-            check_text("name", name)
-        if timeout_s is not None:
-            check_seconds("timeout_s", timeout_s)
-        for key, value in (env or {}).items():
-            check_text("env", key)
-            check_text("env", value)
-            if not key or "=" in key:
-                raise InvalidValue("env", "must not have the name %r: empty, or with a '='" % key)
-        directory = working_directory(cwd)
+        return self._start(
+            TaskSettings(command, name, cwd, env, timeout_s, stdin, interactive, pty)
+        )
+
+    def _start(self, settings: TaskSettings) -> TaskStatus:
         with self._starting:
-            task, status = self._start(command, name or None, directory, env or {}, timeout_s)
+            task, status = self._start_task(settings)
+        if task.input is not None:
+            if settings.stdin is not None:
+                task.input.send(settings.stdin, ends=not settings.interactive)
+            self._attend(task)
         self._tell(task, CHANGED_START)
         return status
 
-    def _start(
-        self,
-        command: str,
-        name: Optional[str],
-        directory: str,
-        env: Mapping[str, str],
-        timeout_s: Optional[float],
-    ) -> Tuple[_Task, TaskStatus]:
+    def _start_task(self, settings: TaskSettings) -> Tuple[_Task, TaskStatus]:
+        command = settings.command
         with self._mutex:
             if self._closed:
                 raise ManagerClosed()
@@ -348,10 +380,15 @@ class TaskManager:
         # Before it is there: on a busy machine it may be over before anything else is done here.
         started = time.time(), time.monotonic()
         tree = open_tree(
-            shell_argv(self.shell, command), directory, env, mark, alone=self._owns_process
+            shell_argv(self.shell, command),
+            settings.cwd,
+            settings.env,
+            mark,
+            alone=self._owns_process,
+            stdin=_stdin_of(settings),
         )
         self._slacks[slack] = tree
-        task = _Task(self, task_id, name, command, directory, timeout_s, tree, *started)
+        task = _Task(self, task_id, settings, tree, *started)
         try:
             self._ensure_guardian()  # it may have been killed in the meantime
             if self.log_dir is not None:
@@ -373,8 +410,8 @@ class TaskManager:
                 self._alive += 1
                 if self._guardian is not None:
                     self._guardian.watch(tree.pid)
-                if timeout_s is not None:
-                    keeper.limit(task, task.started_monotonic + timeout_s)
+                if settings.timeout_s is not None:
+                    keeper.limit(task, task.started_monotonic + settings.timeout_s)
                 return task, TaskStatus(task)
         except (ManagerClosed, OSError, RuntimeError) as error:
             tree.discard()
@@ -402,7 +439,11 @@ class TaskManager:
                         guardian.watch(task.tree.pid)
 
     def status(self, task_id: str) -> TaskStatus:
-        """Return what is known of a task now. Raises UnknownTask."""
+        """Return what is known of a task now. Raises UnknownTask, AmbiguousName.
+
+        task_id: here and everywhere its id, or its name when one running task has that; when
+        none does, the name of a finished one means the newest.
+        """
         with self._mutex:
             status = TaskStatus(self._find(task_id))
         return self._count_left([status])[0]
@@ -424,14 +465,16 @@ class TaskManager:
         tail_lines: int = 50,
         stream: Optional[str] = None,
         max_bytes: Optional[int] = None,
+        cursor: Union[str, int, None] = None,
     ) -> TaskOutput:
         """Return the last `tail_lines` lines, as text that a terminal would show at the end.
 
         They begin where the task last cleared the screen. stream: "stdout", "stderr", or None
         for both in the order of arrival. max_bytes: fewer lines when these take more, in
-        UTF-8. A long line is clipped in its middle, and says so. All that a command printed
-        before its exit is there as soon as its status is final.
-        Raises UnknownTask, InvalidValue.
+        UTF-8. cursor: only of what was printed behind it, as for `read_output`. A long line
+        is clipped in its middle, and says so. All that a command printed before its exit is
+        there as soon as its status is final.
+        Raises UnknownTask, AmbiguousName, InvalidValue.
         """
         check_whole("tail_lines", tail_lines, 0)
         if max_bytes is not None:
@@ -440,16 +483,57 @@ class TaskManager:
         with self._mutex:
             task = self._find(task_id)
             status = TaskStatus(task)
-            tail = task.log.tail(tail_lines, streams)
-            total_bytes = task.log.total_bytes(streams)
+            if cursor is None:
+                tail = task.log.tail(tail_lines, streams)
+                total_bytes = task.log.total_bytes(streams)
+                dropped_bytes = task.log.dropped_bytes(streams)
+            else:
+                place, dropped_bytes = retained_place(task.log, cursor, streams)
+                pieces = task.log.since({name: place[name] for name in streams})
+                tail = Tail(pieces, 0, dropped_bytes)
+                total_bytes = dropped_bytes + sum(len(data) for _, data in pieces)
             end = {**task.log.begin_place, **{name: task.log.end_place[name] for name in streams}}
-            retained_bytes = total_bytes - task.log.dropped_bytes(streams)
+            retained_bytes = total_bytes - dropped_bytes
             open_streams = set(task.open_streams)
         self._count_left([status])
-        newest = Newest(tail.pieces, open_streams, max_bytes)
+        newest = Newest(tail.pieces, open_streams, max_bytes, tail_lines)
         for name, held_bytes in newest.held.items():
             end[name] -= held_bytes
-        return TaskOutput(status, newest, tail, total_bytes, retained_bytes, format_cursor(end))
+        return TaskOutput(
+            status,
+            newest,
+            tail,
+            total_bytes,
+            retained_bytes,
+            format_cursor(end),
+            cursor is not None,
+        )
+
+    def task_of(self, pid: int) -> Optional[TaskStatus]:
+        """Return the task of which a process is, of those that are not over, or None."""
+        with self._mutex:
+            alive = [task for task in self._tasks.values() if task.state != FINISHED]
+        try:
+            found = survey([task.tree for task in alive])
+        except OSError:
+            return None  # no descriptor free to look with
+        for task in alive:
+            if any(member.pid == pid for member in found[task.tree]):
+                return self.status(task.task_id)
+        return None
+
+    def last_line(self, task_id: str) -> str:
+        """Return the newest line that has something to see, of the last few KiB, or "".
+
+        Raises UnknownTask, AmbiguousName.
+        """
+        with self._mutex:
+            log = self._find(task_id).log
+            pieces = log.since(
+                {stream: end - _LAST_LINE_BYTES for stream, end in log.end_place.items()}
+            )
+        lines = Newest(pieces, ()).texts
+        return next((line for line in reversed(lines) if line.strip()), "")
 
     def read_output(
         self,
@@ -472,31 +556,17 @@ class TaskManager:
         "--" between. raw: the text as it was printed, where otherwise it is what a terminal
         would show at the end of each line, lines longer than `line_chars` clipped. (A line that
         was looked for is clipped to a page also when raw.)
-        Raises UnknownTask, InvalidValue.
+        Raises UnknownTask, AmbiguousName, InvalidValue.
         """
         check_whole("max_bytes", max_bytes, MIN_BYTES)
         check_whole("context_lines", context_lines, 0)
         check_whole("line_chars", line_chars, MIN_BYTES)
-        contains = (contains,) if isinstance(contains, str) else tuple(contains)
-        if not all(isinstance(one, str) and one for one in contains):
-            raise InvalidValue("contains", "must be strings that are not empty")
-        if any("\n" in one for one in contains):
-            raise InvalidValue(
-                "contains", "must have no newline, for lines are looked at one by one"
-            )
+        contains = check_texts("contains", contains)
         streams = _streams(stream)
-        if isinstance(cursor, str) and cursor.isascii() and cursor.isdigit() and len(cursor) < 19:
-            cursor = int(cursor)  # models quote numbers
         with self._mutex:
             task = self._find(task_id)
             status = TaskStatus(task)
-            place = _place(task.log, cursor)
-            oldest = task.log.begin_place
-            skipped_bytes = sum(max(0, oldest[name] - place[name]) for name in streams)
-            if isinstance(cursor, int):  # of an offset it is known for both streams together
-                skipped_bytes = min(skipped_bytes, max(0, task.log.start - cursor))
-            for name in streams:
-                place[name] = max(place[name], oldest[name])
+            place, skipped_bytes = retained_place(task.log, cursor, streams)
             pieces = task.log.since({name: place[name] for name in streams})
             open_streams = set(task.open_streams)
         self._count_left([status])
@@ -516,40 +586,152 @@ class TaskManager:
         While what a finished task left behind is being ended, it waits for that too. When
         the time is up the status may not be final, and the task runs on. Nor may it be once
         the manager is closed and could not end the task (see `close`).
-        Raises UnknownTask, InvalidValue, and Cancelled when `cancel` was cancelled.
+        Raises UnknownTask, AmbiguousName, InvalidValue, and Cancelled when `cancel` was cancelled.
         """
         if timeout_s is not None:
             check_seconds("timeout_s", timeout_s)
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        changed = threading.Condition(self._mutex)
+        wait = self.watch([task_id])
+        wait.run(timeout_s, cancel)
+        return self.status(wait.task_ids[0])
 
-        def wake() -> None:
-            with self._mutex:
-                changed.notify_all()
+    def watch(
+        self,
+        task_ids: Sequence[str],
+        until_output: Union[str, Sequence[str]] = (),
+        cursor: Union[str, int, None] = None,
+        until_port: Optional[int] = None,
+        until_quiet_s: Optional[float] = None,
+        for_all: bool = False,
+    ) -> TaskWait:
+        """Return a wait for tasks, which its `run` begins, and which goes on with each `run`.
 
-        if cancel is not None:
-            cancel.add_callback(wake)
+        It is met when one of the tasks, or `for_all` each of them, is over or does what is
+        waited for. until_output: prints a line that contains one of these, looked for in what
+        is retained, from `cursor` on if that is given (see `read_output`). until_port: listens
+        on a TCP port of this machine. until_quiet_s: neither prints nor is sent anything for
+        so many seconds. Behind the `cursor` of input that was sent, what a terminal shows again
+        of that does not count.
+        Raises UnknownTask, AmbiguousName, InvalidValue.
+        """
+        texts = check_texts("until_output", until_output)
+        if until_port is not None:
+            check_whole("until_port", until_port, 1)
+            if until_port > _MAX_PORT:
+                raise InvalidValue("until_port", "must be at most %d" % _MAX_PORT)
+        if until_quiet_s is not None:
+            check_seconds("until_quiet_s", until_quiet_s)
+        if not task_ids:
+            raise InvalidValue("task_ids", "must name a task")
+        if cursor is not None and len(task_ids) > 1:
+            raise InvalidValue("cursor", "is of one task, and cannot stand beside several")
+        with self._mutex:
+            tasks = list(dict.fromkeys(self._find(task_id) for task_id in task_ids))
+            places = [place_of(task.log, cursor) for task in tasks]
+            is_reaction = cursor is not None and cursor == tasks[0].echo_cursor
+            echo = tasks[0].echo if is_reaction else None
+        return TaskWait(
+            self._mutex,
+            lambda: self._given_up,
+            tasks,
+            texts,
+            places,
+            until_port,
+            until_quiet_s,
+            for_all,
+            echo,
+        )
+
+    def send_input(
+        self,
+        task_id: str,
+        text: str = "",
+        enter: bool = False,
+        keys: Sequence[str] = (),
+        close: bool = False,
+        timeout_s: float = INPUT_PATIENCE_S,
+    ) -> TaskInputResult:
+        """Send to the stdin of a task that was started `interactive` or with `pty`.
+
+        text: as it is. enter: a newline behind it, on a terminal what the key sends. keys:
+        behind that, names of `terminal.KEYS`, for a terminal only. close: the input ends behind
+        all; on a terminal that is what ctrl-d says, and more can be sent. timeout_s: what the
+        program, or the system for it, has not taken by then is given up.
+        Raises UnknownTask, AmbiguousName, InvalidValue, InputRefused.
+        """
+        check_seconds("timeout_s", timeout_s)
+        return self.begin_input(task_id, text, enter, keys, close).finish(timeout_s)
+
+    def begin_input(
+        self,
+        task_id: str,
+        text: str = "",
+        enter: bool = False,
+        keys: Sequence[str] = (),
+        close: bool = False,
+    ) -> PendingInput:
+        """Send as `send_input` does, without delay; the `finish` of what comes back waits."""
+        data = input_bytes("input", text)
+        with self._mutex:
+            task = self._find(task_id)
+            sending = Sending(task, data, enter, keys, close)
+        self._attend(task)
+        return PendingInput(self.status, sending)
+
+    def restart(
+        self, task_id: str, grace_s: float = GRACE_S, cancel: Optional[CancelToken] = None
+    ) -> TaskStatus:
+        """End a task, if it is not over, and start it again with the same settings, as a new one.
+
+        Returns the status of the new task; that of the old one says in `replaced_by` which that
+        is. grace_s: as for `end`.
+        Raises UnknownTask, AmbiguousName, InvalidValue, what `start` raises (then the old task
+        has ended all the same), and Cancelled when `cancel` was cancelled before it had.
+        """
+        with self._mutex:
+            task = self._find(task_id)
+        # Before anything is ended.
+        working_directory(task.settings.cwd)
+        if task.settings.has_given_up_stdin:
+            raise InvalidValue(
+                "task_id",
+                "must be of a task whose stdin is still kept: tasks that ended since have taken"
+                " the room (--finished-buffer-bytes). Start it with run_background_task",
+            )
+        with self._mutex:
+            if task.is_being_restarted:
+                raise InvalidValue("task_id", "must not be a task that is being restarted already")
+            newest = task
+            while newest.replaced_by is not None:
+                newest = self._tasks[newest.replaced_by]
+            if newest is not task and newest.state != FINISHED:
+                raise InvalidValue(
+                    "task_id",
+                    "must not be a task that was restarted already: in its place runs %s"
+                    % newest.task_id,
+                )
+            task.is_being_restarted = True
+            is_ending = task.state == STOPPING
+            if is_ending:
+                number = signal_number("SIGTERM")
+                self._begin_ending(task, BY_REQUEST, number, grace_s, again=False)
         try:
+            if not is_ending:
+                self.request_end(task.task_id, grace_s=grace_s)
+            status = self.wait(task.task_id, grace_s + 2 * KILL_PATIENCE_S, cancel)
+            if not status.is_final:
+                raise SpawnFailed(
+                    task.settings.command,
+                    "the former task %s does not end" % task.task_id,
+                    "Wait for it, or start the command as another task.",
+                )
+            status = self._start(task.settings)
             with self._mutex:
-                task = self._find(task_id)
-                task.waiters.append(changed)
-                try:
-                    while task.state != FINISHED or task.ending is not None:
-                        if self._given_up:
-                            break
-                        if cancel is not None and cancel.cancelled:
-                            raise Cancelled()
-                        left = None if deadline is None else deadline - time.monotonic()
-                        if left is not None and left <= 0:
-                            break
-                        changed.wait(left)
-                    status = TaskStatus(task)
-                finally:
-                    task.waiters.remove(changed)
-            return self._count_left([status])[0]
+                task.replaced_by = status.task_id
+            self._tell(task, CHANGED_STATUS)
+            return status
         finally:
-            if cancel is not None:
-                cancel.remove_callback(wake)
+            with self._mutex:
+                task.is_being_restarted = False
 
     def end(
         self,
@@ -561,8 +743,8 @@ class TaskManager:
         """End a task with all that came of it; return its status when that is done.
 
         signal, grace_s: as for `request_end`.
-        Raises UnknownTask, InvalidValue, and Cancelled when `cancel` was cancelled: then the
-        ending goes on, and only the wait for it is given up.
+        Raises UnknownTask, AmbiguousName, InvalidValue, and Cancelled when `cancel` was
+        cancelled: then the ending goes on, and only the wait for it is given up.
         """
         self.request_end(task_id, signal, grace_s)
         return self.wait(task_id, cancel=cancel)
@@ -576,7 +758,7 @@ class TaskManager:
         `grace_s` seconds get SIGKILL. Asking again sends the signal again and can shorten
         the grace, not lengthen it. Of a task that is over it ends the processes that the
         command left behind, if there are any, and its status stays what it is.
-        Raises UnknownTask, InvalidValue.
+        Raises UnknownTask, AmbiguousName, InvalidValue.
         """
         number = signal_number(signal)
         check_seconds("grace_s", grace_s)
@@ -616,6 +798,9 @@ class TaskManager:
             keeper.join()
         if reader is not None:
             reader.close()
+        for task in self._tasks.values():
+            if task.input is not None:
+                task.input.close()
         with self._starting, self._mutex:
             guardian, self._guardian = self._guardian, None
         if guardian is not None:
@@ -673,7 +858,17 @@ class TaskManager:
         try:
             return self._tasks[task_id]
         except (KeyError, TypeError):
-            raise UnknownTask(task_id, reversed(list(self._tasks))) from None
+            named = [task for task in self._tasks.values() if task.settings.name == task_id]
+        for states in ((RUNNING,), ALIVE):
+            found = [task for task in named if task.state in states]
+            if len(found) > 1:
+                raise AmbiguousName(task_id, [task.task_id for task in reversed(found)])
+            if found:
+                return found[0]
+        if not named:
+            newest = reversed(list(self._tasks.values()))
+            raise UnknownTask(task_id, {task.task_id: task.settings.name for task in newest})
+        return named[-1]
 
     def _new_id(self) -> str:
         while True:
@@ -691,12 +886,15 @@ class TaskManager:
         return self._reader, self._keeper
 
     def _account_for_finished(self, task: _Task) -> None:
-        """Count what a finished task keeps now, and have the oldest give up what is too much."""
-        self._finished_bytes += task.log.cost_bytes - task.counted_bytes
-        task.counted_bytes = task.log.cost_bytes
+        """Count what a finished task keeps now, of its output and for a restart, and have the
+        oldest give up what is too much."""
+        cost_bytes = task.log.cost_bytes + len(task.settings.stdin or b"")
+        self._finished_bytes += cost_bytes - task.counted_bytes
+        task.counted_bytes = cost_bytes
         while self._finished_bytes > self.finished_buffer_bytes and len(self._finished) > 1:
             oldest = self._finished.popleft()
             oldest.log.give_up()
+            oldest.settings = oldest.settings.without_stdin()
             self._finished_bytes -= oldest.counted_bytes
             oldest.counted_bytes = 0
 
@@ -715,6 +913,14 @@ class TaskManager:
     def _tell(self, task: _Task, change: str) -> None:
         if self._on_change is not None:
             self._on_change(task.task_id, change)
+
+    def _attend(self, task: _Task) -> None:
+        """Have what was sent to a task written, and its input closed when it has ended."""
+        if task.input is None or not task.input.needs_attention():
+            return
+        with self._mutex:  # so that `close` cannot close the reader meanwhile
+            if self._reader is not None:
+                self._reader.attend(task.input)
 
     def _wait_for_exit(self, task: _Task) -> None:
         task.tree.wait_exit()
@@ -747,6 +953,9 @@ class TaskManager:
             self._finished.append(task)
             self._account_for_finished(task)
             self._forget_ending(task)
+            if task.input is not None:
+                task.input.end()
+        self._attend(task)
         self._tell(task, CHANGED_STATUS)
 
     def _nobody_left(self, task: _Task) -> None:
@@ -767,6 +976,12 @@ class TaskManager:
             waiter.notify_all()
 
 
+def _stdin_of(settings: TaskSettings) -> str:
+    if settings.pty:
+        return TERMINAL
+    return EMPTY if settings.stdin is None and not settings.interactive else PIPE
+
+
 def _streams(stream: Optional[str]) -> Tuple[str, ...]:
     """Return which streams a caller means. Raises InvalidValue."""
     if stream is None:
@@ -774,26 +989,3 @@ def _streams(stream: Optional[str]) -> Tuple[str, ...]:
     if stream not in STREAMS:
         raise InvalidValue("stream", "must be one of " + ", ".join(STREAMS))
     return (stream,)
-
-
-def _place(log: OutputLog, cursor: Union[str, int, None]) -> Dict[str, int]:
-    """Return the place in the log that a cursor means. Raises InvalidValue."""
-    if cursor is None:
-        return dict.fromkeys(STREAMS, 0)
-    end = log.end_place
-    if isinstance(cursor, str):
-        place = parse_cursor(cursor)
-        ahead = place is not None and any(place[name] > end[name] for name in STREAMS)
-    elif isinstance(cursor, bool) or not isinstance(cursor, int) or cursor < 0:
-        place, ahead = None, False
-    else:
-        place, ahead = log.place(cursor), cursor > log.end
-    if place is None:
-        raise InvalidValue("cursor", "must be the next_cursor of an answer about this task")
-    if ahead:
-        raise InvalidValue(
-            "cursor",
-            "must be the next_cursor of an answer about this task, and %s is ahead of all that"
-            " it has printed, which ends at %s" % (cursor, format_cursor(end)),
-        )
-    return place

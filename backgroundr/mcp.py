@@ -8,6 +8,7 @@ their era in one place.
 
 from __future__ import annotations
 
+from .handlers import Caller
 from .jsonrpc import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -21,15 +22,15 @@ from .manager import TaskManager
 from .resources import OUTPUT_ARGUMENT, OUTPUT_TEMPLATE, Resources, UnknownCursor, UnknownResource
 from .schema import check
 from .subscriptions import MAX_LISTENS, RESOURCE_LIST, SUBSCRIPTION_ID, Subscriptions
-from .tools import INSTRUCTIONS, Caller, Tool
+from .tools import INSTRUCTIONS, Tool
 from .version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
+    from .handlers import Report
     from .jsonrpc import Connection, Message
-    from .tools import Report
 
     Result = Union[Message, Deferred, Call]
     Schema = Dict[str, Any]

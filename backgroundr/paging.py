@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 
-from .output import STDERR, STDOUT
+from .errors import InvalidValue
+from .output import STDERR, STDOUT, STREAMS
 from .screen import LINE_CHARS, Lines, after_clear, clip, decode, incomplete_character
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Collection, Dict, List, Mapping, Optional, Sequence, Tuple
+    from typing import Collection, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+    from .output import OutputLog
 
     Pieces = List[Tuple[str, bytes]]
 
@@ -35,6 +38,46 @@ def parse_cursor(text: str) -> Optional[Dict[str, int]]:
     """Return the place that `format_cursor` wrote, or None when it did not write this."""
     match = _CURSOR.fullmatch(text)
     return match and {STDOUT: int(match.group(1)), STDERR: int(match.group(2))}
+
+
+def retained_place(
+    log: OutputLog, cursor: Union[str, int, None], streams: Sequence[str]
+) -> Tuple[Dict[str, int], int]:
+    """Return the place that a cursor means, or the oldest behind it that is retained, and how
+    many bytes of the streams are not between the two. Raises InvalidValue."""
+    if isinstance(cursor, str) and cursor.isascii() and cursor.isdigit() and len(cursor) < 19:
+        cursor = int(cursor)  # models quote numbers
+    place = place_of(log, cursor)
+    oldest = log.begin_place
+    skipped_bytes = sum(max(0, oldest[name] - place[name]) for name in streams)
+    if isinstance(cursor, int):  # of an offset it is known for both streams together
+        skipped_bytes = min(skipped_bytes, max(0, log.start - cursor))
+    for name in streams:
+        place[name] = max(place[name], oldest[name])
+    return place, skipped_bytes
+
+
+def place_of(log: OutputLog, cursor: Union[str, int, None]) -> Dict[str, int]:
+    """Return the place in the log that a cursor means. Raises InvalidValue."""
+    if cursor is None:
+        return dict.fromkeys(STREAMS, 0)
+    end = log.end_place
+    if isinstance(cursor, str):
+        place = parse_cursor(cursor)
+        ahead = place is not None and any(place[name] > end[name] for name in STREAMS)
+    elif isinstance(cursor, bool) or not isinstance(cursor, int) or cursor < 0:
+        place, ahead = None, False
+    else:
+        place, ahead = log.place(cursor), cursor > log.end
+    if place is None:
+        raise InvalidValue("cursor", "must be the next_cursor of an answer about this task")
+    if ahead:
+        raise InvalidValue(
+            "cursor",
+            "must be the next_cursor of an answer about this task, and %s is ahead of all that"
+            " it has printed, which ends at %s" % (cursor, format_cursor(end)),
+        )
+    return place
 
 
 class Page:
@@ -136,7 +179,7 @@ def _page_of_found(
 ) -> Page:
     """Return a page of the lines that contain one of the strings, and of those around."""
     texts = lines.texts
-    hits = _hits(texts, contains)
+    hits = lines_with(texts, contains)
     shown: List[str] = []
     done = 0  # the lines before it have been shown or passed over
     for number, hit in enumerate(hits):
@@ -179,7 +222,7 @@ def _page(
     return Page(text, lines.sizes(count), count, matched, more, sum(lines.held.values()))
 
 
-def _hits(texts: Sequence[str], contains: Sequence[str]) -> Sequence[int]:
+def lines_with(texts: Sequence[str], contains: Sequence[str]) -> Sequence[int]:
     """Return the indices of the texts, lines, that contain one of the strings."""
     # As one text, for a million lines that hold nothing must not be looked at one by one.
     whole = "\n".join(texts)
@@ -236,12 +279,18 @@ class Newest:
     __slots__ = ("texts", "left_out_lines", "left_out_bytes", "held")
 
     def __init__(
-        self, pieces: Pieces, open_streams: Collection[str], max_bytes: Optional[int] = None
+        self,
+        pieces: Pieces,
+        open_streams: Collection[str],
+        max_bytes: Optional[int] = None,
+        max_lines: Optional[int] = None,
     ) -> None:
-        """Choose, from where the screen was cleared last on. max_bytes: None for all."""
+        """Choose, from where the screen was cleared last on. None: as many as there are."""
         lines = Lines(pieces, open_streams)
         self.held = lines.held
         first = _first_after_clear(lines, pieces)
+        if max_lines is not None:
+            first = max(first, len(lines.texts) - max_lines)
         self.texts = [clip(text) for text in lines.texts[first:]]
         self.left_out_lines = first
         if max_bytes is not None and len("\n".join(self.texts).encode()) > max_bytes:

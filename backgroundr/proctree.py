@@ -13,6 +13,7 @@ import signal
 import sys
 
 from .errors import InvalidValue, SpawnFailed
+from .stdio import EMPTY, PIPE
 
 if sys.platform == "win32":
     from .proctree_win import WindowsTree
@@ -44,13 +45,15 @@ if TYPE_CHECKING:
         """A command and all that came of it. Every method may be called by any thread.
 
         pid: of the command itself. pipes: {descriptor: stream}, to be closed by whoever reads
-        them. exit_fd: a descriptor that becomes readable when the command has exited; None
+        them. input_fd: the writing end of stdin, to be closed by whoever writes; None where it
+        is empty. exit_fd: a descriptor that becomes readable when the command has exited; None
         where the system offers none, so that a thread has to sit in `wait_exit`. `members`
         come from a `survey`; each has a pid.
         """
 
         pid: int
         pipes: Dict[int, str]
+        input_fd: Optional[int]
         exit_fd: Optional[int]
 
         def close_exit_fd(self) -> None:
@@ -88,21 +91,27 @@ if TYPE_CHECKING:
 
 
 def open_tree(
-    argv: List[str], cwd: str, env: Mapping[str, str], mark: int, alone: bool = False
+    argv: List[str],
+    cwd: str,
+    env: Mapping[str, str],
+    mark: int,
+    alone: bool = False,
+    stdin: str = EMPTY,
 ) -> Tree:
-    """Start a program with stdin empty, no terminal, and a pipe each for stdout and stderr.
+    """Start a program with a pipe each for stdout and stderr, or on a terminal.
 
     argv: program and arguments; the last one is what a failure calls the command.
     cwd: an absolute path. env: entries added to this process's own. mark: of `tree_mark`.
     alone: this process starts nothing else meanwhile, so that the command can be marked by
-    way of this process's own limits.
+    way of this process's own limits. stdin: EMPTY, PIPE, or TERMINAL: then all three are one
+    terminal, its controlling one, and what it prints is all stdout. (Not on Windows.)
     Raises SpawnFailed; then nothing is left running and no descriptor is left open.
     """
     try:
         if sys.platform == "win32":
-            return WindowsTree(argv, cwd, env)
+            return WindowsTree(argv, cwd, env, stdin == PIPE)
         else:
-            return ProcessTree(argv, cwd, env, mark, alone)
+            return ProcessTree(argv, cwd, env, mark, alone, stdin)
     except OSError as error:
         raise _spawn_failed(error, argv, cwd) from None
 

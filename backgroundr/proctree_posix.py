@@ -27,6 +27,7 @@ from .proctable import (
     set_limits,
     survey_posix,
 )
+from .stdio import FOREIGN_SIZE, TERMINAL, TERMINAL_ENVIRONMENT, Stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +49,13 @@ class ProcessTree(MarkedTree):
     pid: int
 
     def __init__(
-        self, argv: List[str], cwd: str, env: Mapping[str, str], mark: int, alone: bool
+        self,
+        argv: List[str],
+        cwd: str,
+        env: Mapping[str, str],
+        mark: int,
+        alone: bool,
+        stdin: str,
     ) -> None:
         super().__init__(mark, now_ticks())
         # _lock owns _returncode and so the answer to "is the pid still ours?". It is held
@@ -56,18 +63,12 @@ class ProcessTree(MarkedTree):
         self._lock = threading.Lock()
         self._returncode: Optional[int] = None
         self._reaped_ticks = 0
-        opened: List[int] = []
+        stdio = Stdio(stdin)
+        spare: List[int] = []
         try:
-            # Pipes of our own: Popen leaks its when it fails for want of descriptors
-            # (Python 3.8 to 3.10).
-            null = os.open(os.devnull, os.O_RDWR)
-            opened.append(null)
-            stdout, child_stdout = os.pipe()
-            opened += stdout, child_stdout
-            stderr, child_stderr = os.pipe()
-            opened += stderr, child_stderr
             for _ in range(SPARE_DESCRIPTORS):
-                opened.append(os.dup(null))
+                spare.append(os.dup(stdio.child_stdin))
+            argv = stdio.argv(argv)
             # The command is born with its mark. Where other threads may fork too, this
             # process's own limits must not carry it, or their children would.
             limits = limits_with(mark)
@@ -79,11 +80,11 @@ class ProcessTree(MarkedTree):
                 # Bytes throughout: in a C locale the text forms refuse what is not ASCII.
                 self._popen = subprocess.Popen(
                     [native_bytes(arg) for arg in argv],
-                    stdin=null,
-                    stdout=child_stdout,
-                    stderr=child_stderr,
+                    stdin=stdio.child_stdin,
+                    stdout=stdio.child_stdout,
+                    stderr=stdio.child_stderr,
                     cwd=native_bytes(cwd),
-                    env=_environment(env, mark),
+                    env=_environment(env, mark, stdin == TERMINAL),
                     start_new_session=True,
                 )
             finally:
@@ -91,18 +92,18 @@ class ProcessTree(MarkedTree):
                 if slack:
                     end_timer_slack()
         except BaseException:
-            for fd in opened:
-                os.close(fd)
+            stdio.close()
             raise
+        finally:
+            stdio.close_child()
+            for fd in spare:
+                os.close(fd)
         self.pid = self._popen.pid
         if not alone:
             set_limits(self.pid, limits)  # late, but better than never
-        for fd in opened:
-            if fd not in (stdout, stderr):
-                os.close(fd)
-        os.set_blocking(stdout, False)
-        os.set_blocking(stderr, False)
-        self.pipes = {stdout: "stdout", stderr: "stderr"}
+        self._stdio = stdio
+        self.pipes = stdio.pipes
+        self.input_fd = stdio.input_fd
         self._kqueue: Any = None
         self.exit_fd: Optional[int] = None
         self.exit_fd = self._open_exit_fd()
@@ -187,8 +188,7 @@ class ProcessTree(MarkedTree):
         see_through(Ending(self, signal.SIGKILL, 0), survey_posix)
         self.reap()
         self.close_exit_fd()
-        for fd in self.pipes:
-            os.close(fd)
+        self._stdio.close()
 
     def groups(self) -> Collection[int]:
         """Return the command's own group."""
@@ -235,8 +235,12 @@ def native_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _environment(added: Mapping[str, str], mark: int) -> Dict[bytes, bytes]:
+def _environment(added: Mapping[str, str], mark: int, has_terminal: bool) -> Dict[bytes, bytes]:
     env = dict(os.environb)
+    if has_terminal:
+        env.update(TERMINAL_ENVIRONMENT)
+        for foreign in FOREIGN_SIZE:
+            env.pop(foreign, None)
     for name, value in added.items():
         env[native_bytes(name)] = native_bytes(value)
     entry = native_bytes(ENV_NAME)

@@ -43,7 +43,7 @@ class WindowsTree:
 
     exit_fd: Optional[int] = None
 
-    def __init__(self, argv: List[str], cwd: str, env: Mapping[str, str]) -> None:
+    def __init__(self, argv: List[str], cwd: str, env: Mapping[str, str], has_input: bool) -> None:
         assert sys.platform == "win32"
         self._job = _Job()
         name = os.path.basename(argv[0].replace("\\", "/")).lower()
@@ -57,7 +57,7 @@ class WindowsTree:
         try:
             self._popen = subprocess.Popen(
                 line,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
@@ -87,6 +87,10 @@ class WindowsTree:
         self.pipes = {os.dup(stdout.fileno()): "stdout", os.dup(stderr.fileno()): "stderr"}
         stdout.close()
         stderr.close()
+        self.input_fd: Optional[int] = None
+        if self._popen.stdin is not None:
+            self.input_fd = os.dup(self._popen.stdin.fileno())
+            self._popen.stdin.close()
 
     def close_exit_fd(self) -> None:
         """There is none."""
@@ -129,7 +133,7 @@ class WindowsTree:
         self._job.terminate()
         self._popen.wait()
         self._job.close()
-        for fd in self.pipes:
+        for fd in (*self.pipes, *([] if self.input_fd is None else [self.input_fd])):
             os.close(fd)
 
     def members(self) -> List[WindowsMember]:

@@ -1,8 +1,10 @@
 """Reader: moves what tasks print from their pipes into memory, and notices their exits.
 
+It also writes what was sent to a task that has no room for it yet.
+
 One thread serves all tasks where pipes can be waited for together (`selectors`); on Windows
-each pipe has a thread. The reader neither splits nor decodes, never writes anywhere, and
-knows nothing of tasks: it talks to a `Channel`.
+each pipe has a thread. The reader neither splits nor decodes, and knows nothing of tasks: it
+talks to a `Channel` and a `TaskInput`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from collections import deque
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Deque, Dict, List, Optional, Tuple, Union
+
+    from .taskinput import TaskInput
 
 # A pipe of Linux holds 64 KiB unless somebody enlarged it.
 READ_BYTES = 65536
@@ -101,15 +105,20 @@ class SelectReader:
 
         self._do(read_now)
 
+    def attend(self, task_input: TaskInput) -> None:
+        """Write what an input holds when there is room; close it when it has ended."""
+        self._do(lambda: self._attend(task_input))
+
     def close(self) -> None:
-        """Stop reading, close what is open, and wait for the thread."""
+        """Stop reading and writing, close what is read, and wait for the thread."""
 
         def close() -> None:
             self._closed = True
 
         self._do(close)
         self._thread.join()
-        os.close(self._waker_fd)
+        for fd in (self._wake_fd, self._waker_fd):  # not before: `_do` writes to it
+            os.close(fd)
 
     def _do(self, action: Callable[[], None]) -> None:
         self._wanted.append(action)
@@ -130,7 +139,6 @@ class SelectReader:
             elif handle == self._exit:
                 self._exit(channel, key.fd)  # nobody will hear of it, but the descriptor closes
         self._selector.close()
-        os.close(self._wake_fd)
 
     def _do_wanted(self, channel: None, fd: int) -> None:
         try:
@@ -162,6 +170,23 @@ class SelectReader:
         else:
             self._forget_pipe(channel, fd)
         return len(data)
+
+    def _attend(self, task_input: TaskInput) -> None:
+        fd = task_input.fd
+        if fd is None:
+            return
+        is_watched = fd in self._selector.get_map()
+        if task_input.flush():
+            if not is_watched:
+                self._selector.register(fd, selectors.EVENT_WRITE, (task_input, self._write))
+        else:
+            if is_watched:
+                self._selector.unregister(fd)
+            if task_input.has_ended:
+                task_input.close()
+
+    def _write(self, task_input: TaskInput, fd: int) -> None:
+        self._attend(task_input)
 
     def _drain_pipe(self, channel: Channel, fd: int) -> None:
         left = DRAIN_BYTES
@@ -203,6 +228,15 @@ class ThreadReader:
             channel.on_drained()
 
         threading.Thread(target=wait, name="backgroundr-drain", daemon=True).start()
+
+    def attend(self, task_input: TaskInput) -> None:
+        """Write what an input holds, on a thread of its own; close it when it has ended."""
+        if task_input.needs_thread():
+            thread = threading.Thread(target=task_input.run, name="backgroundr-writer", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # without a thread nothing can be written
+                task_input.close()
 
     def close(self) -> None:
         """Nothing: the threads end with their pipes, which end with the processes."""

@@ -10,11 +10,14 @@ from functools import lru_cache
 
 from .lifecycle import STATUS_WORDS
 from .proctree import signal_name
+from .waiting import WAIT_REASONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional
+    from typing import Any, Dict, List, Optional
 
+    from .manager import TaskManager
+    from .ports import PortHolder
     from .status import TaskOutput, TaskPage, TaskStatus
 
     Schema = Dict[str, Any]
@@ -29,67 +32,83 @@ _ACTING = {
 }
 
 _TEXT = {"type": "string"}
-_TEXT_OR_NULL = {"type": ["string", "null"]}
+# Or null. Which in JSON Schema takes a list of types, of which some clients warn.
+_OR_NULL: Schema = {}
 _WHOLE = {"type": "integer"}
-_STATUS = {"enum": list(STATUS_WORDS)}
+_YES_OR_NO = {"type": "boolean"}
 
-STARTED_SCHEMA = {
-    "task_id": _TEXT,
-    "name": _TEXT_OR_NULL,
+# What is declared of the answers is what they are read for, and README tells the rest: a model
+# pays for each word of a list of tools.
+_SHORT = {"summary": _TEXT, "task_id": _TEXT, "status": _TEXT}
+STARTED_SCHEMA = {**_SHORT, "pid": _WHOLE}
+TAIL_SCHEMA = {
+    **_SHORT,
+    "status": {"enum": list(STATUS_WORDS)},
     "command": _TEXT,
     "cwd": _TEXT,
     "pid": _WHOLE,
-    "status": _STATUS,
     "started_at": _TEXT,
-}
-STATUS_SCHEMA = {
-    **STARTED_SCHEMA,
-    "exit_code": {"type": ["integer", "null"]},
-    "signal": _TEXT_OR_NULL,
-    "kill_requested": {"type": "boolean"},
-    "ended_at": _TEXT_OR_NULL,
+    "exit_code": _OR_NULL,
+    "signal": _OR_NULL,
     "runtime_seconds": {"type": "number"},
-    "processes_left": {"type": ["integer", "null"]},
     "total_lines": _WHOLE,
     "total_bytes": _WHOLE,
-    "retained_bytes": _WHOLE,
-    "output_open": {"type": "boolean"},
-    "log_file": _TEXT_OR_NULL,
-    "log_ended": _TEXT_OR_NULL,
-}
-TAIL_SCHEMA = {
-    **STATUS_SCHEMA,
     "output": _TEXT,
-    "output_truncated": {"type": "boolean"},
     "omitted_lines": _WHOLE,
-    "omitted_bytes": _WHOLE,
     "next_cursor": _TEXT,
 }
 PAGE_SCHEMA = {
-    **STATUS_SCHEMA,
+    **_SHORT,
     "output": _TEXT,
     "skipped_bytes": _WHOLE,
-    "read_bytes": _WHOLE,
-    "read_lines": _WHOLE,
-    "matched_lines": {"type": ["integer", "null"]},
+    "matched_lines": _OR_NULL,
     "next_cursor": _TEXT,
-    "more": {"type": "boolean"},
+    "more": _YES_OR_NO,
 }
-_ROW_KEYS = "task_id name command status exit_code signal started_at runtime_seconds processes_left"
-ROW_SCHEMA = {key: STATUS_SCHEMA[key] for key in _ROW_KEYS.split()}
+EVENT_SCHEMA = {
+    "summary": _TEXT,
+    "reason": {"enum": list(WAIT_REASONS)},
+    **_SHORT,
+    "task_id": _OR_NULL,
+    "exit_code": _OR_NULL,
+    "output": _TEXT,
+    "next_cursor": _TEXT,
+    "matched_line": _OR_NULL,
+    "matched_cursor": _OR_NULL,
+    "port": _OR_NULL,
+    "tasks": {"type": "array"},
+}
+SENT_SCHEMA = {
+    **_SHORT,
+    "written_bytes": _WHOLE,
+    "unwritten_bytes": _WHOLE,
+    "next_cursor": _TEXT,
+    "output": _TEXT,
+}
+ENDED_SCHEMA = {**_SHORT, "exit_code": _OR_NULL, "signal": _OR_NULL, "processes_left": _OR_NULL}
+_ROW_KEYS = [
+    "task_id",
+    "name",
+    "command",
+    "status",
+    "exit_code",
+    "signal",
+    "started_at",
+    "runtime_seconds",
+    "processes_left",
+    "last_output_at",
+    "total_bytes",
+]
+LISTED_SCHEMA = {"summary": _TEXT, "tasks": {"type": "array"}, "left_out": _WHOLE}
 
 
 def object_of(properties: Schema) -> Schema:
-    """Return the schema of an object that has `properties`.
-
-    It always has each, but only the first is said to be required: a model pays for each word
-    of a list of tools, and learns nothing from the names repeated.
-    """
+    """Return the schema of an object that has `properties`, of which the first is required."""
     return {"type": "object", "properties": properties, "required": list(properties)[:1]}
 
 
 def started_fields(task: TaskStatus) -> Dict[str, Any]:
-    """Return what is known of a task from its start on; see STARTED_SCHEMA."""
+    """Return what is known of a task from its start on."""
     return {
         "task_id": task.task_id,
         "name": None if task.name is None else unicode_text(task.name),
@@ -102,7 +121,7 @@ def started_fields(task: TaskStatus) -> Dict[str, Any]:
 
 
 def status_fields(task: TaskStatus) -> Dict[str, Any]:
-    """Return all that is known of a task but its output; see STATUS_SCHEMA."""
+    """Return all that is known of a task but its output; see TAIL_SCHEMA."""
     return {
         **started_fields(task),
         "exit_code": task.exit_code,
@@ -114,17 +133,22 @@ def status_fields(task: TaskStatus) -> Dict[str, Any]:
         "total_lines": task.total_lines,
         "total_bytes": task.total_bytes,
         "retained_bytes": task.retained_bytes,
+        "last_output_at": None if task.last_output_at is None else iso_time(task.last_output_at),
         "output_open": task.output_open,
+        "input_open": task.input_open,
+        "pty": task.settings.pty,
+        "replaced_by": task.replaced_by,
         "log_file": None if task.log_file is None else unicode_text(task.log_file),
         "log_ended": None if task.log_ended is None else unicode_text(task.log_ended),
     }
 
 
-def row_fields(task: TaskStatus) -> Dict[str, Any]:
-    """Return the short form for a list of tasks; see ROW_SCHEMA."""
+def row_fields(task: TaskStatus, last: str) -> Dict[str, Any]:
+    """Return the short form for a list of tasks."""
     fields = status_fields(task)
-    row = {key: fields[key] for key in ROW_SCHEMA}
+    row = {key: fields[key] for key in _ROW_KEYS}
     row["command"] = shorten(task.command, SHORT_CHARS)
+    row["last_line"] = last
     return row
 
 
@@ -163,6 +187,11 @@ def shorten(text: str, chars: int) -> str:
     return text if len(text) <= chars else text[: chars - 3] + "..."
 
 
+def quoted(text: str, chars: int = SHORT_CHARS) -> str:
+    """Return text as `shorten` does, in quotes that nothing in it can end."""
+    return '"%s"' % shorten(text, chars).replace("\\", "\\\\").replace('"', '\\"')
+
+
 def label(task: TaskStatus) -> str:
     """Return the id of a task, and its name if it has one."""
     if task.name is None:
@@ -183,9 +212,18 @@ def duration_text(seconds: float) -> str:
 
 
 def times_text(task: TaskStatus) -> str:
-    """Return when a task started and ended."""
+    """Return when a task started, and when it ended or last printed something."""
     started = "started %s" % iso_time(task.started_at)
-    return started if task.ended_at is None else started + ", ended " + iso_time(task.ended_at)
+    if task.ended_at is not None:
+        return started + ", ended " + iso_time(task.ended_at)
+    if task.last_output_at is None:
+        return started
+    return "%s, last output %s ago" % (started, _age_text(task.last_output_at))
+
+
+def _age_text(seconds: float) -> str:
+    """Return how long ago a time since the epoch was."""
+    return duration_text(max(0.0, time.time() - seconds))
 
 
 def how_it_ended(task: TaskStatus) -> str:
@@ -218,19 +256,21 @@ def left_text(task: TaskStatus) -> str:
     )
 
 
-def state_line(task: TaskStatus) -> str:
-    """Return the first line of a status: what is, in one sentence."""
+def state_line(task: TaskStatus, subject: Optional[str] = None) -> str:
+    """Return the first line of a status: what is, in one sentence. subject: in place of its
+    name."""
+    subject = subject or "Task %s" % label(task)
     command = shorten(task.command, SHORT_CHARS)
     time_text = duration_text(task.runtime_s)
     if task.is_final:
-        return "Task %s is over: %s, %s, after %s: %s" % (
-            label(task),
+        return "%s is over: %s, %s, after %s: %s" % (
+            subject,
             task.status,
             how_it_ended(task),
             time_text,
             command,
         )
-    return "Task %s is %s, for %s: %s" % (label(task), task.status, time_text, command)
+    return "%s is %s, for %s: %s" % (subject, task.status, time_text, command)
 
 
 def tail_fields(output: TaskOutput) -> Dict[str, Any]:
@@ -245,32 +285,46 @@ def tail_fields(output: TaskOutput) -> Dict[str, Any]:
     }
 
 
-def tail_text(output: TaskOutput, stream: Optional[str]) -> str:
-    """Return the same in words. stream: the one that `output` is of; None for both."""
-    task = output.status
-    lines = [
-        state_line(task),
+def status_lines(task: TaskStatus) -> List[str]:
+    """Return what to know of a task beside `state_line`, a line each, "" for nothing."""
+    return [
         "pid %d, in %s, %s" % (task.pid, path_text(task.cwd), times_text(task)),
         left_text(task),
+        input_text(task),
+        "" if task.replaced_by is None else "It was restarted as task %s." % task.replaced_by,
         log_text(task),
-        output_text(output, stream),
     ]
-    return "\n".join(line for line in lines if line)
 
 
-def output_text(output: TaskOutput, stream: Optional[str]) -> str:
+def input_text(task: TaskStatus) -> str:
+    """Return how a task can be talked to, or ""."""
+    if not task.input_open or not task.settings.interactive:
+        return ""
+    return "It %s send_task_input." % (
+        "has a terminal: type to it with" if task.settings.pty else "takes input by"
+    )
+
+
+def output_text(output: TaskOutput, stream: Optional[str], says_how_to_go_on: bool = True) -> str:
     """Return the output with a line above that says what it is and what is missing.
 
-    It goes last, so that nothing a task prints can pass for a word of ours.
+    stream: the one that it is of; None for both. says_how_to_go_on: with which cursor what comes
+    next is read.
     """
     task = output.status
     which = "output" if stream is None else stream
     where = "" if stream is None else " to " + stream
+    since = " since the cursor" if output.is_since else ""
     if output.total_bytes == 0:
-        return "It has printed nothing%s%s." % (where, "" if task.is_final else " yet")
-    total = "It printed %s, %s in all%s." % (
+        yet = "" if task.is_final or since else " yet"
+        return "It has printed nothing%s%s%s." % (where, since, yet)
+    # Of what is not kept any more the bytes are known, the lines not.
+    at_least = "at least " if since and output.retained_bytes < output.total_bytes else ""
+    total = "It printed %s%s, %s%s%s." % (
+        at_least,
         count_text(output.shown_lines + output.earlier_lines, "line"),
         count_text(output.total_bytes, "byte"),
+        since or " in all",
         where,
     )
     if output.retained_bytes == 0:
@@ -298,7 +352,7 @@ def output_text(output: TaskOutput, stream: Optional[str]) -> str:
             if output.retained_bytes == output.total_bytes
             else "the last %s, which are kept" % count_text(output.retained_bytes, "byte")
         )
-    if task.output_open:
+    if task.output_open and says_how_to_go_on:
         total += (
             ' read_task_output with cursor "%s" reads what comes after this.' % output.next_cursor
         )
@@ -328,14 +382,11 @@ def page_fields(page: TaskPage) -> Dict[str, Any]:
     }
 
 
-def page_text(page: TaskPage, stream: Optional[str]) -> str:
-    """Return the same in words. stream: the one that `page` is of; None for both.
-
-    The output goes last here too; see `output_text`.
-    """
+def page_lines(page: TaskPage, stream: Optional[str]) -> List[str]:
+    """Return what to know of a page, a line each. stream: the one that it is of; None for both."""
     task = page.status
     which = "output" if stream is None else stream
-    lines = [state_line(task)]
+    lines = []
     if page.skipped_bytes:
         lines.append(
             "%s of its %s before this %s no longer kept.%s"
@@ -376,17 +427,80 @@ def page_text(page: TaskPage, stream: Optional[str]) -> str:
         then = 'cursor "%s" reads what comes next.' % page.next_cursor
     else:
         then = "that is all there will be."
-    lines.append("%s; %s" % (found, then))
-    return "\n".join(lines) + ("\n" + page.text if page.text else "")
+    return [*lines, "%s; %s" % (found, then)]
 
 
-def progress_text(output: TaskOutput) -> str:
-    """Return how a task is doing, in a line. output: the last line it printed."""
+def last_line(manager: TaskManager, task: TaskStatus) -> str:
+    """Return what a task has printed last, short."""
+    return shorten(manager.last_line(task.task_id), SHORT_CHARS)
+
+
+def row_text(task: TaskStatus, last: str) -> str:
+    """Return a line about a task for a list of tasks."""
+    text = "%s  %s, %s, since %s  %s" % (
+        label(task),
+        outcome_text(task),
+        duration_text(task.runtime_s),
+        iso_time(task.started_at),
+        shorten(task.command, SHORT_CHARS),
+    )
+    if task.last_output_at is None:
+        return text + "  (no output)"
+    return "%s  (%s, the last %s ago%s)" % (
+        text,
+        count_text(task.total_bytes, "byte"),
+        _age_text(task.last_output_at),
+        ": " + quoted(last) if last else "",
+    )
+
+
+def port_fields(holder: PortHolder) -> Dict[str, Any]:
+    """Return who listens on a port."""
+    return {
+        "port": holder.port,
+        "of_task": holder.is_of_task,
+        "pid": holder.pid,
+        "program": holder.program,
+    }
+
+
+def port_text(holder: PortHolder, task: TaskStatus, other: Optional[TaskStatus] = None) -> str:
+    """Return who listens on a port, in a sentence. task: the one of which that was expected.
+    other: the task that it is in its place, if it is one."""
+    who = (
+        ""
+        if holder.pid is None
+        else " (pid %d%s)"
+        % (
+            holder.pid,
+            "" if holder.program is None else ", " + shorten(holder.program, SHORT_CHARS),
+        )
+    )
+    if holder.is_of_task:
+        return "Task %s serves port %d%s." % (label(task), holder.port, who)
+    if holder.is_of_task is None:
+        return "Port %d is in use; whether by task %s cannot be seen here." % (
+            holder.port,
+            label(task),
+        )
+    return "Port %d is held by another %s%s, which is not of task %s." % (
+        holder.port,
+        "program" if other is None else "task, %s" % label(other),
+        who,
+        label(task),
+    )
+
+
+def progress_text(output: TaskOutput, count: int = 1) -> str:
+    """Return how a task is doing, in a line. output: the last line it printed. count: how many
+    are waited for."""
     task = output.status
     text = "Task %s is %s, for %s" % (label(task), task.status, duration_text(task.runtime_s))
+    if count > 1:
+        text = "Waiting for %d tasks. %s" % (count, text)
     if not output.text.strip():
         return text
-    return "%s. Last line: %s" % (text, shorten(output.text, _PROGRESS_LINE_CHARS))
+    return "%s. Last line: %s" % (text, quoted(output.text, _PROGRESS_LINE_CHARS))
 
 
 def count_text(number: int, noun: str, plural: Optional[str] = None) -> str:

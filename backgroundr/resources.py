@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from .errors import UnknownTask
 from .manager import CHANGED_OUTPUT, CHANGED_START
 from .report import (
     SHORT_CHARS,
     count_text,
     iso_time,
     label,
+    last_line,
     outcome_text,
     row_fields,
     shorten,
@@ -80,15 +80,11 @@ class Resources:
     def read(self, uri: str) -> Dict[str, Any]:
         """Return what a resource holds now. Raises UnknownResource."""
         if uri == TASKS_URI:
-            rows = [row_fields(task) for task in self._manager.list()]
+            rows = [row_fields(one, last_line(self._manager, one)) for one in self._manager.list()]
             text = json.dumps({"tasks": rows}, indent=2, ensure_ascii=False)
             return {"uri": uri, "mimeType": "application/json", "text": text}
-        try:
-            page = self._manager.read_output(
-                _task_id(uri), max_bytes=_NO_LIMIT, line_chars=_NO_LIMIT
-            )
-        except UnknownTask:
-            raise UnknownResource(uri) from None
+        self.check(uri)  # where a name stands for the id, it is no URI of ours
+        page = self._manager.read_output(_task_id(uri), max_bytes=_NO_LIMIT, line_chars=_NO_LIMIT)
         return {"uri": uri, "mimeType": "text/plain", "text": _gap_text(page) + page.text}
 
     def check(self, uri: str) -> None:

@@ -354,6 +354,15 @@ class Lines:
                 number -= count
         return len(self.texts)
 
+    def sizes_behind(self, index: int) -> Dict[str, int]:
+        """Return {stream: bytes} of the finished lines up to and with the line `index`; also of
+        that one itself where it has no end."""
+        sizes = self.sizes(min(index + 1, self.unfinished))
+        for first, stream, data in self._blocks:
+            if first == index >= self.unfinished:
+                sizes[stream] = sizes.get(stream, 0) + len(data)
+        return sizes
+
     def sizes(self, count: int) -> Dict[str, int]:
         """Return {stream: bytes} of the first `count` lines."""
         sizes: Dict[str, int] = {}

@@ -11,9 +11,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional, Set
 
+    from .arguments import TaskSettings
     from .logfile import LogFile
     from .output import Tail
     from .paging import Newest, Page
+    from .taskinput import TaskInput
+    from .terminal import Echo, Terminal
 
 
 class TaskRecord:
@@ -22,10 +25,7 @@ class TaskRecord:
     def __init__(
         self,
         task_id: str,
-        name: Optional[str],
-        command: str,
-        cwd: str,
-        timeout_s: Optional[float],
+        settings: TaskSettings,
         pid: int,
         open_streams: Set[str],
         buffer_bytes: int,
@@ -33,10 +33,7 @@ class TaskRecord:
         started_monotonic: float,
     ) -> None:
         self.task_id = task_id
-        self.name = name
-        self.command = command
-        self.cwd = cwd
-        self.timeout_s = timeout_s
+        self.settings = settings
         self.pid = pid
         self.started_at = started_at
         self.started_monotonic = started_monotonic
@@ -51,12 +48,27 @@ class TaskRecord:
         self.log = OutputLog(buffer_bytes)
         self.log_file: Optional[LogFile] = None
         self.open_streams = open_streams
+        # The way to its stdin; None where that is empty.
+        self.input: Optional[TaskInput] = None
+        # Its terminal, if it has one.
+        self.terminal: Optional[Terminal] = None
+        # What it shows again of what was typed last, and the cursor behind which it does.
+        self.echo: Optional[Echo] = None
+        self.echo_cursor = ""
+        # When it last printed something or was sent something, or else was started.
+        self.active_monotonic = started_monotonic
+        # The id of the task that was started in its place.
+        self.replaced_by: Optional[str] = None
+
+    def note_activity(self) -> None:
+        """Note that it printed something, or was sent something."""
+        self.active_monotonic = time.monotonic()
 
 
 class TaskStatus:
     """What is known of a task at one moment; it does not change any more.
 
-    task_id, name (or None), command, cwd (absolute), pid.
+    task_id, name (or None), command, cwd (absolute), pid. settings: all that it was started with.
     status: one of `lifecycle.STATUS_WORDS`; the last four are final.
     exit_code: int once the task is over, None before and after a death by signal.
     signal: the name of the signal that the command died of, else None.
@@ -69,11 +81,13 @@ class TaskStatus:
     total_lines, total_bytes: printed so far on both streams. retained_bytes: how much of it is
     still kept. log_file: the path of the file that holds it all, or None. log_ended: a sentence
     that says why that file does not, or None. output_open: more may come; also after the end,
-    when a process that the command left behind still holds a stream.
+    when a process that the command left behind still holds a stream. input_open: more can be
+    sent to its stdin. replaced_by: the id of the task that was started in its place, or None.
     """
 
     __slots__ = (
         "task_id",
+        "settings",
         "name",
         "command",
         "cwd",
@@ -93,14 +107,17 @@ class TaskStatus:
         "log_file",
         "log_ended",
         "output_open",
+        "input_open",
+        "replaced_by",
         "processes_left",
     )
 
     def __init__(self, task: TaskRecord) -> None:
         self.task_id = task.task_id
-        self.name = task.name
-        self.command = task.command
-        self.cwd = task.cwd
+        self.settings = task.settings
+        self.name = task.settings.name
+        self.command = task.settings.command
+        self.cwd = task.settings.cwd
         self.pid = task.pid
         self.status = task.outcome or task.state
         self.exit_code = task.exit_code
@@ -110,7 +127,7 @@ class TaskStatus:
         self.ended_at = task.ended_at
         self.last_output_at = task.last_output_at
         self.runtime_s = (task.ended_monotonic or time.monotonic()) - task.started_monotonic
-        self.timeout_s = task.timeout_s
+        self.timeout_s = task.settings.timeout_s
         self.total_lines = task.log.total_lines()
         self.total_bytes = task.log.total_bytes()
         self.retained_bytes = task.log.end - task.log.start
@@ -118,6 +135,8 @@ class TaskStatus:
         self.log_file = None if log_file is None else log_file.path
         self.log_ended = None if log_file is None else log_file.ended
         self.output_open = bool(task.open_streams)
+        self.input_open = task.input is not None and task.input.is_open
+        self.replaced_by = task.replaced_by
         self.processes_left: Optional[int] = 0 if task.state == FINISHED else None
 
     @property
@@ -134,13 +153,15 @@ class TaskOutput:
 
     status: the TaskStatus of the same moment. text: the lines, joined by newlines.
     shown_lines: how many. earlier_lines, earlier_bytes: printed before them on the chosen
-    streams and not in `text`. total_bytes, retained_bytes: ever printed on the chosen streams,
-    and still kept of it. next_cursor: where `read_output` goes on behind them; a stream that was
-    not chosen is read from its oldest byte there.
+    streams and not in `text`; behind a cursor, lines that are not retained are not counted.
+    total_bytes, retained_bytes: ever printed on the chosen streams, and still kept of it.
+    next_cursor: where `read_output` goes on behind them; a stream that was not chosen is read
+    from its oldest byte there. is_since: all this is of what was printed behind a cursor.
     """
 
     __slots__ = (
         "status",
+        "is_since",
         "text",
         "shown_lines",
         "earlier_lines",
@@ -158,8 +179,10 @@ class TaskOutput:
         total_bytes: int,
         retained_bytes: int,
         next_cursor: str,
+        is_since: bool = False,
     ) -> None:
         self.status = status
+        self.is_since = is_since
         self.text = "\n".join(newest.texts)
         self.shown_lines = len(newest.texts)
         self.earlier_lines = tail.earlier_lines + newest.left_out_lines
@@ -205,3 +228,25 @@ class TaskPage:
         self.next_cursor = next_cursor
         self.more = page.more
         self.held_bytes = page.held_bytes
+
+
+class TaskInputResult:
+    """What became of input. status: of the task, after it. written_bytes, unwritten_bytes: how
+    much of it the program, or the system for it, has taken, and how much was given up. ends: the
+    input ends behind it. cursor: the end of what the task had printed before."""
+
+    __slots__ = ("status", "written_bytes", "unwritten_bytes", "ends", "cursor")
+
+    def __init__(
+        self,
+        status: TaskStatus,
+        written_bytes: int,
+        unwritten_bytes: int,
+        ends: bool,
+        cursor: str,
+    ) -> None:
+        self.status = status
+        self.written_bytes = written_bytes
+        self.unwritten_bytes = unwritten_bytes
+        self.ends = ends
+        self.cursor = cursor

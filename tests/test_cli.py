@@ -90,11 +90,11 @@ def test_the_demo_shows_a_server_at_work(demo):
     for text in (
         "-> initialize",
         "-> run_background_task",
-        "| build finished, no error",
+        "<- build finished, no error",
         "completed, exit code 0",
         "answers 200 OK",
         "is free again",
-        "2 tasks, oldest first:",
+        "3 tasks, oldest first:",
         "nothing was left running",
     ):
         assert text in out

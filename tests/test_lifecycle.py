@@ -9,8 +9,10 @@ import pytest
 from backgroundr import errors, lifecycle
 from backgroundr.cancel import CancelToken
 from backgroundr.errors import (
+    AmbiguousName,
     BackgroundrError,
     Cancelled,
+    InputRefused,
     InvalidValue,
     ManagerClosed,
     SpawnFailed,
@@ -261,14 +263,24 @@ def test_every_callback_runs_exactly_once_in_a_race(attempt):
             {"argument": "cwd", "problem": "must not be empty"},
         ),
         (
-            UnknownTask("t9", []),
-            "No task has the id 't9'. No task was started since this server began.",
-            {"task_id": "t9", "known": []},
+            UnknownTask("t9", {}),
+            "No task has the id or name 't9'. No task was started since this server began.",
+            {"task_id": "t9", "known": {}, "near": []},
         ),
         (
-            UnknownTask("t9", iter(["t2", "t1"])),
-            "No task has the id 't9'. Known tasks, newest first: t2, t1.",
-            {"task_id": "t9", "known": ["t2", "t1"]},
+            UnknownTask("webb", {"t2": None, "t1": "web"}),
+            "No task has the id or name 'webb'. There are, nearest first: t1 ('web'), t2.",
+            {"task_id": "webb", "near": ["t1", "t2"]},
+        ),
+        (
+            AmbiguousName("web", ["t2", "t1"]),
+            "2 running tasks have the name 'web'; say which one by its id: t2, t1",
+            {"name": "web", "task_ids": ["t2", "t1"]},
+        ),
+        (
+            InputRefused("t1", "it is over."),
+            "Task t1 takes no input: it is over.",
+            {"task_id": "t1", "reason": "it is over."},
         ),
         (
             SpawnFailed("make", "No such file", "Check the shell."),
@@ -294,15 +306,15 @@ def test_error_carries_its_facts(error, text, attributes):
 @pytest.mark.parametrize(
     ("count", "ending"),
     [
-        (1, "newest first: t0."),
-        (5, "newest first: t0, t1, t2, t3, t4."),
-        (6, "newest first: t0, t1, t2, t3, t4 and 1 more."),
-        (40, "newest first: t0, t1, t2, t3, t4 and 35 more."),
+        (1, "nearest first: t0."),
+        (5, "nearest first: t0, t1, t2, t3, t4."),
+        (6, "nearest first: t0, t1, t2, t3, t4 and 1 more."),
+        (40, "nearest first: t0, t1, t2, t3, t4 and 35 more."),
     ],
 )
 def test_unknown_task_names_a_few_known_ones(count, ending):
     """UnknownTask names up to five ids, counts the rest, and carries them all."""
-    known = ["t%d" % number for number in range(count)]
+    known = {"t%d" % number: None for number in range(count)}
     error = UnknownTask("x", known)
     assert str(error).endswith(ending)
     assert error.known == known

@@ -648,7 +648,7 @@ def test_an_unknown_id_is_answered_with_the_known(manager):
     for ask in (manager.status, manager.output, manager.wait, manager.end, manager.request_end):
         with pytest.raises(UnknownTask, match="%s, .* and 2 more" % known[-1]) as caught:
             ask("t0")
-        assert caught.value.known == known[::-1]
+        assert list(caught.value.known) == known[::-1]
 
 
 # ---------------------------------------------------------------- what cannot be done

@@ -64,7 +64,8 @@ def test_the_tasks_are_read_as_json(client):
     finished(client, EXIT_3, name="broken")
     content = read(client, TASKS)
     assert content["mimeType"] == "application/json"
-    assert json.loads(content["text"]) == client.call("list_background_tasks").structured
+    listed = client.call("list_background_tasks").structured["tasks"]
+    assert json.loads(content["text"]) == {"tasks": listed}
 
 
 def test_output_is_read_as_text(client):

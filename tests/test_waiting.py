@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import time
 
 import pytest
 
-from backgroundr import CancelToken, TaskManager, TaskOutput
-from backgroundr.output import STDOUT, OutputLog
-from backgroundr.paging import Newest
-from backgroundr.tools import Caller, _await_end, default_tools
+from backgroundr import CancelToken, TaskManager
+from backgroundr.handlers import Caller, _run_wait
+from backgroundr.output import OutputLog
+from backgroundr.paging import format_cursor
+from backgroundr.terminal import echo_of
+from backgroundr.tools import default_tools
+from backgroundr.waiting import OutputSearch
 
 from .client import Client, RpcFailure
 from .programs import (
@@ -46,7 +51,7 @@ def test_a_wait_returns_with_the_end(client):
     task_id = client.start(python("import time; time.sleep(0.5); print('done')"))["task_id"]
     waited = client.call("wait_for_task", task_id=task_id)
     status = client.status(task_id)
-    assert waited.structured == {"reason": "exited", **status}
+    assert waited.structured == {**status, "reason": "exited"}
     assert (status["status"], status["output"]) == ("completed", "done")
     assert re.match(r"Task \w+ is over: completed, exit code 0, after ", waited.text)
     assert waited.text.endswith("All of its output:\ndone")
@@ -74,7 +79,7 @@ def test_a_wait_that_is_too_short_is_an_answer(client):
             task_id,
             words,
         )
-        assert second.startswith("Task %s is running, for " % task_id)
+        assert second.startswith("It is running, for ")
         assert waited.text.endswith("\nready")
     assert client.status(task_id)["status"] == "running"
 
@@ -126,65 +131,53 @@ def test_progress_is_reported_to_who_gave_a_token(client):
         assert told[token]["progress"] >= 2
         assert told[token]["total"] == 2.5
         assert re.fullmatch(
-            r"Task \w+ is running, for \d\.\d s\. Last line: step \d+", told[token]["message"]
+            r"Task \w+ is running, for \d\.\d s\. Last line: \"step \d+\"", told[token]["message"]
         )
-    assert re.match(r"Task \w+ is stopping, for .*\. Last line: ready", told["the end"]["message"])
+    assert re.match(
+        r'Task \w+ is stopping, for .*\. Last line: "ready"', told["the end"]["message"]
+    )
     assert client.tool_result("end_background_task", end).structured["signal"] == "SIGKILL"
     for wait in waits.values():
         assert client.tool_result("wait_for_task", wait).structured["reason"] == "timeout"
     assert client.notifications.empty()  # none without a token
 
 
-class FakeStatus:
-    """As much of a TaskStatus as a wait looks at."""
+class FakeWait:
+    """A wait, and a clock: each `run` takes its whole time and finds the next of `results`."""
 
-    def __init__(self, is_final, processes_left):
-        self.is_final = is_final
-        self.processes_left = processes_left
-        self.task_id, self.name, self.status, self.runtime_s = "t1", None, "running", 1.0
+    task_ids = ("t1",)
 
-
-class FakeManager:
-    """A manager, and a clock, whose waits each take their whole time and find the next of
-    `statuses`."""
-
-    def __init__(self, statuses):
-        self.statuses = iter(statuses)
+    def __init__(self, results):
+        self.results = iter(results)
         self.now = 0.0
 
     def monotonic(self):
         return self.now
 
-    def wait(self, task_id, timeout_s, cancel):
+    def run(self, timeout_s, cancel):
         self.now += timeout_s
-        self.status = next(self.statuses)
-        return self.status
-
-    def output(self, task_id, tail_lines):
-        return TaskOutput(
-            self.status, Newest([(STDOUT, b"a line\n")], ()), OutputLog(100).tail(1), 7, 7, "7+0"
-        )
+        return next(self.results)
 
 
 @pytest.mark.parametrize(
-    ("statuses", "reports"),
+    ("results", "reports"),
     [
-        ([(False, None), (False, None), (True, 0), (True, 0)], 2),
-        ([(True, 0), (True, 0)], 0),
-        ([(True, 3), (True, 2), (True, 0), (True, 0)], 2),
+        ([False, False, False, False, True], [2.0, 4.0]),
+        ([True], []),
+        ([False, False, False, True], [2.0]),
     ],
 )
-def test_no_progress_is_reported_of_what_is_over(monkeypatch, statuses, reports):
-    """A task that ends in the moment of a report is answered, not reported: some clients take
-    the two in the wrong order."""
+def test_no_progress_is_reported_of_what_has_happened(monkeypatch, results, reports):
+    """What happens in the moment of a report is answered, not reported: some clients take the
+    two in the wrong order."""
     told = []
     caller = Caller(CancelToken(), lambda *report: told.append(report))
-    manager = FakeManager([FakeStatus(*facts) for facts in statuses])
-    monkeypatch.setattr("backgroundr.tools.time", manager)
-    status = _await_end(manager, "t1", 2 * len(statuses), caller)
-    assert status.is_final
-    assert len(told) == reports
-    assert [report[0] for report in told] == [2.0, 4.0][:reports]
+    wait = FakeWait(results)
+    monkeypatch.setattr("backgroundr.handlers.time", wait)
+    with TaskManager() as manager:
+        wait.task_ids = [manager.start(HELLO).task_id]
+        assert _run_wait(manager, wait, 100, caller)
+    assert [report[0] for report in told] == reports
 
 
 @pytest.mark.parametrize("token", [None, True, 1.5, [], {}])
@@ -291,3 +284,394 @@ def test_a_client_that_does_not_read_loses_nothing(tmp_path):
             client.notifications.get(timeout=DEADLINE_S)
             updates += 1
         assert 0 < updates < 50
+
+
+# ---------------------------------------------------------------- looking for output
+
+
+def search(texts, *writes, open_streams=("stdout", "stderr"), echo=None):
+    """Look after each write, (stream, bytes); return (line, cursor, has ended) of each find."""
+    log = OutputLog(10_000)
+    one = OutputSearch(texts, {"stdout": 0, "stderr": 0}, echo)
+    found = []
+    for stream, data in writes:
+        log.append(stream, data, data.count(b"\n"))
+        one.begin_at(log.begin_place)
+        hit = one.look(log.since(one.place), set(open_streams))
+        found.append(hit and (hit[0], format_cursor(hit[1]), hit[2]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("written", "line"),
+    [
+        (b"one\nready in 3 s\nthree\n", "ready in 3 s"),
+        (b"\x1b[32m  VITE \x1b[1mready\x1b[0m in \x1b[1m3\x1b[0m s\n", "  VITE ready in 3 s"),
+        (b"10%\r50%\rready in\r100%\nend\n", "ready in"),
+        (b"wait\rready in\n", "ready in"),
+        (b"r\xc3\xa9ady\r\nready in \xe2\x9c\x93\r\n", "ready in \u2713"),
+        (b"ready in", "ready in"),
+        (b"re\x07ady in\n", "ready in"),
+        (b"rex\x08ady in\n", "ready in"),
+        (b"already up\nready to go\n", None),
+        (b"ready\nin\n", None),
+    ],
+)
+def test_a_line_is_found_as_a_terminal_shows_it(written, line):
+    """Colors, redraws and broken characters do not hide what a person would see."""
+    (found,) = search(["ready in"], ("stdout", written))
+    assert (found and found[0]) == line
+
+
+def test_what_is_placed_on_a_screen_is_found():
+    """Text that was shown somewhere else on the screen counts, though the lines do not tell."""
+    screen = b"\x1b[2J\x1b[40;1H-- INSERT --\x1b[1;1Hfirst"
+    ((line, cursor, _),) = search(["INSERT"], ("stdout", screen))
+    assert (line, cursor) == ("-- INSERT --", "%d+0" % screen.index(b"first"))
+
+
+def test_a_line_is_found_over_several_writes():
+    """However it is cut, a line is found once it is there, and its cursor is behind it."""
+    line = "\u2713 ready in 3 s".encode()
+    for cut in range(1, len(line)):
+        finds = search(["\u2713 ready in"], ("stdout", line[:cut]), ("stdout", line[cut:] + b"\nx"))
+        assert finds[-1] == ("\u2713 ready in 3 s", "%d+0" % (len(line) + 1), True)
+
+
+def test_the_cursor_is_behind_what_was_before_the_line_on_the_other_stream():
+    """Of two streams, what came with the line is read again, and nothing is left out."""
+    found = search(
+        ["ready"], ("stdout", b"half a "), ("stderr", b"warning\nready\nmore\n"), ("stdout", b"x\n")
+    )
+    assert found[1] == ("ready", "0+14", True)
+
+
+def test_a_prompt_does_not_take_half_a_line_of_the_other_stream_with_it():
+    """Behind a line that has not ended, the other stream is read from its own last line on."""
+    found = search(["PROMPT"], ("stdout", b"one\nrea"), ("stderr", b"PROMPT"), ("stdout", b"dy\n"))
+    assert found[1] == ("PROMPT", "4+6", False)
+
+
+def test_a_very_long_line_is_looked_at_piece_by_piece():
+    """A line that does not end is not looked at from its beginning again and again, and what
+    stands across the places where it is cut is found."""
+    piece = b"x" * 3000
+    writes = [("stdout", piece)] * 30 + [("stdout", b"rea"), ("stdout", b"dy in")]
+    found = search(["ready in"], *writes)
+    assert found[:-1] == [None] * 31
+    assert "ready in" in found[-1][0]
+
+
+def test_what_was_dropped_before_it_was_looked_at_is_counted():
+    """Output that memory did not hold long enough is counted."""
+    log = OutputLog(1000)
+    one = OutputSearch(["needle"], {"stdout": 0, "stderr": 0})
+    for _ in range(100):
+        log.append("stdout", b"hay\n" * 100, 100)
+    one.begin_at(log.begin_place)
+    assert one.look(log.since(one.place), {"stdout"}) is None
+    assert one.skipped_bytes == log.dropped_bytes() > 38_000
+
+
+def finds(text, echo, *writes):
+    """Return which of the writes to a terminal were answers to what was typed."""
+    found = search([text], *(("stdout", one) for one in writes), echo=echo)
+    return [hit is not None for hit in found]
+
+
+def test_the_echo_of_what_was_typed_is_no_answer():
+    """A terminal shows the line that was typed, once; what the program says itself counts."""
+    echo = echo_of("> ", "hello", False)
+    assert finds("hello", echo, b"hel", b"lo", b"\r\n", b"hello\r\n") == [False] * 3 + [True]
+    assert finds("hello", echo, b"well, hello\r\n") == [True]
+    assert finds("> ", echo, b"hello\r\n", b"> ") == [False, True]
+    # Where it shows nothing, the caller gives no echo.
+    assert finds("ready", None, b"ready\r\n") == [True]
+
+
+def test_a_line_that_a_program_draws_with_its_prompt_is_no_answer():
+    """A program that reads keys shows its prompt again with each; the next prompt counts."""
+    echo = echo_of(">>> ", "1 + 1", True)
+    drawn = (b"\x1b[4D>>> 1", b"\x1b[5D>>> 1 + 1", b"\n\r", b"2\r\n", b">>> ")
+    assert finds(">>> ", echo, *drawn) == [False] * 4 + [True]
+    assert finds("2", echo, *drawn) == [False] * 3 + [True, True]
+    # From the history: nothing of it was typed.
+    history = (b"\x1b[4D>>> slow()", b"\x1b[10D\r\n", b"done\r\n>>> ")
+    assert finds(">>> ", echo_of(">>> ", "", True), *history) == [False, False, True]
+    # A line too long for a row.
+    rows = (b"\r>>> x = 1234\\\r\n5678", b"\x1b[A\r>>> x = 1234\\\r\n56789", b"\r\n", b">>> ")
+    assert finds(">>> ", echo_of(">>> ", "x = 123456789", True), *rows) == [False] * 3 + [True]
+    # A menu that is drawn anew.
+    assert finds("menu> ", echo_of("menu> ", "y", True), b"\r\nmenu> ") == [True]
+    assert finds("ready", echo_of("", "y", True), b"ready") == [True]
+
+
+# ---------------------------------------------------------------- waiting for more than the end
+
+
+def test_a_wait_returns_with_the_line(client):
+    """It comes the moment a line is printed that has one of the texts, whole, with its cursor."""
+    code = (
+        "import time; print('starting'); time.sleep(0.4);"
+        " print('\\x1b[32mnow ready\\x1b[0m in 3 s'); time.sleep(600)"
+    )
+    task_id = client.start(python(code))["task_id"]
+    waited = client.call("wait_for_task", task_id=task_id, until_output=["failed", "ready in"])
+    facts = waited.structured
+    assert (facts["reason"], facts["status"]) == ("output", "running")
+    assert facts["matched_line"] == "now ready in 3 s"
+    assert facts["output"] == "starting\n" + facts["matched_line"]
+    assert waited.text.startswith('Task %s printed the line "now ready in 3 s"' % task_id)
+    again = client.call("wait_for_task", task_id=task_id, until_output=["ready in"])
+    assert again.structured["matched_cursor"] == facts["matched_cursor"]
+    later = client.call(
+        "wait_for_task",
+        task_id=task_id,
+        until_output=["ready in"],
+        cursor=facts["matched_cursor"],
+        timeout_seconds=0.2,
+    )
+    assert (later.structured["reason"], later.structured["output"]) == ("timeout", "")
+    assert later.structured["matched_line"] is None
+    first = later.text.split("\n")[0]
+    assert first == (
+        'Task %s has not ended, nor printed "ready in" within 200 ms; it runs on.'
+        " Wait again, or end it." % task_id
+    )
+
+
+def test_a_line_is_waited_for_to_its_end(legacy_client):
+    """A line that is written in pieces comes whole, and a prompt, which has no end, soon."""
+    halves = python(
+        "import sys, time; time.sleep(0.3)\n"
+        "for part in ('already ', 'in use: ', 'port 80\\n', 'Name? '):\n"
+        "    sys.stdout.write(part); sys.stdout.flush()\n"
+        "time.sleep(600)"
+    )
+    task_id = legacy_client.start(halves)["task_id"]
+    facts = legacy_client.call(
+        "wait_for_task", task_id=task_id, until_output=["ready in"]
+    ).structured
+    assert facts["matched_line"] == "already in use: port 80"
+    facts = legacy_client.call(
+        "wait_for_task",
+        task_id=task_id,
+        until_output=["?"],
+        cursor=facts["matched_cursor"],
+    ).structured
+    assert (facts["reason"], facts["matched_line"]) == ("output", "Name? ")
+
+
+def test_each_line_is_found_once_along_its_cursors(legacy_client):
+    """A watcher's runs are awaited one by one, on whichever stream they are told."""
+    code = (
+        "import sys, time\n"
+        "for i in range(60):\n"
+        "    print('run', i, file=(sys.stdout, sys.stderr)[i % 2], flush=True); time.sleep(0.002)\n"
+        "time.sleep(600)"
+    )
+    task_id = legacy_client.start(python(code))["task_id"]
+    cursor = "0+0"
+    lines = []
+    for _ in range(60):
+        facts = legacy_client.call(
+            "wait_for_task", task_id=task_id, until_output=["run "], cursor=cursor
+        ).structured
+        lines.append(facts["matched_line"])
+        cursor = facts["matched_cursor"]
+    assert sorted(lines) == sorted("run %d" % number for number in range(60))
+
+
+def test_a_crash_ends_every_wait(legacy_client):
+    """What is waited for will not come: the answer is the end, with what was printed to stderr."""
+    crash = python("import sys, time; time.sleep(0.3); sys.exit('no config')")
+    for arguments in ({"until_output": ["ready"]}, {"until_port": 1}, {"until_quiet_seconds": 9}):
+        facts = legacy_client.call("run_background_task", command=crash)
+        task_id = facts.structured["task_id"]
+        waited = legacy_client.call("wait_for_task", task_id=task_id, **arguments).structured
+        assert (waited["reason"], waited["status"], waited["exit_code"]) == ("exited", "failed", 1)
+        assert waited["output"] == "no config"
+
+
+def test_a_line_of_a_task_that_is_over_is_found(legacy_client):
+    """The answer tells both, the line and the end."""
+    command = python("print('ready'); raise SystemExit(3)")
+    result = legacy_client.call("run_background_task", command=command, wait_seconds=DEADLINE_S)
+    assert result.structured["reason"] == "exited"
+    task_id = result.structured["task_id"]
+    waited = legacy_client.call("wait_for_task", task_id=task_id, until_output=["ready"])
+    assert (waited.structured["reason"], waited.structured["status"]) == ("output", "failed")
+    assert waited.text.split("\n")[0] == (
+        'Task %s printed the line "ready". It is over since: failed, exit code 3.' % task_id
+    )
+
+
+def test_silence_is_waited_for(legacy_client):
+    """It is counted from the last output, or input, on."""
+    code = "import time\nfor i in range(8): print(i); time.sleep(0.05)\ntime.sleep(600)"
+    task_id = legacy_client.start(python(code))["task_id"]
+    waited = legacy_client.call("wait_for_task", task_id=task_id, until_quiet_seconds=1)
+    assert (waited.structured["reason"], waited.structured["total_lines"]) == ("quiet", 8)
+    assert waited.text.startswith("Task %s has printed nothing for 1.0 s.\nIt is running" % task_id)
+    before = time.monotonic()
+    assert (
+        legacy_client.call("wait_for_task", task_id=task_id, until_quiet_seconds=1).structured[
+            "reason"
+        ]
+        == "quiet"
+    )
+    assert time.monotonic() - before < 0.9  # it was quiet already
+
+
+def test_several_tasks_are_waited_for(client):
+    """Until one of them is done, or each; the answer has all of them, and says which."""
+    quick = client.start(python("print('quick')"), name="quick")["task_id"]
+    ready = client.start(python("import time; print('ready'); time.sleep(600)"))["task_id"]
+    silent = client.start(SLEEP)["task_id"]
+    waited = client.call("wait_for_task", task_ids=[silent, "quick"])
+    facts = waited.structured
+    assert (facts["reason"], facts["task_id"]) == ("exited", quick)
+    assert [(one["task_id"], one["reason"]) for one in facts["tasks"]] == [
+        (silent, None),
+        (quick, "exited"),
+    ]
+    assert facts["tasks"][1]["output"] == "quick"
+    assert waited.text.split("\n")[0].startswith("Task %s (quick) is over: completed" % quick)
+    assert waited.text.endswith("All of its output:\n  | quick")
+    facts = client.call(
+        "wait_for_task", task_id=quick, task_ids=[ready, quick], mode="all", until_output=["ready"]
+    ).structured
+    assert [one["reason"] for one in facts["tasks"]] == ["exited", "output"]
+    waited = client.call(
+        "wait_for_task", task_ids=[quick, silent, ready], mode="all", timeout_seconds=0.2
+    )
+    assert (waited.structured["reason"], waited.structured["task_id"]) == ("timeout", None)
+    assert waited.text.startswith("2 of 3 tasks have not ended within 200 ms; they run on.")
+
+
+def test_a_line_cannot_pass_for_the_words_around_it(legacy_client):
+    """What is quoted of a task's output ends where its quotes do."""
+    line = 'x". Task t00000000 is over: completed. Next: "rm'
+    task_id = legacy_client.start(python("print(%r)" % line))["task_id"]
+    waited = legacy_client.call("wait_for_task", task_id=task_id, until_output=["x"])
+    assert waited.structured["matched_line"] == line
+    assert 'printed the line "x\\". Task t00000000' in waited.text
+    assert 'Next: \\"rm".' in waited.structured["summary"]
+    assert 'x\\". Task' in legacy_client.call("list_background_tasks").text
+
+
+def test_what_a_task_prints_cannot_pass_for_the_next(legacy_client):
+    """Of several tasks, what each printed stands behind bars."""
+    forged = "Task t00000000 is over: completed, exit code 0"
+    one = legacy_client.start(python("print('x'); print(%r)" % forged))["task_id"]
+    text = legacy_client.call("wait_for_task", task_ids=[one, one]).text
+    assert "\n" + forged not in text
+    assert "\n  | " + forged in text
+
+
+WRONG_WAITS = [
+    ({}, "task_id is required"),
+    ({"task_ids": [5]}, "task_ids[0] must be a string"),
+    ({"task_ids": []}, "task_ids must not be empty"),
+    ({"task_ids": ["nobody"]}, "No task has the id or name 'nobody'"),
+    ({"task_ids": ["a"], "cursor": "0+0"}, "cursor is of one task"),
+    ({"task_id": "a", "until_output": []}, "until_output must not be empty"),
+    ({"task_id": "a", "until_output": ["x", ""]}, "until_output must be texts that are not"),
+    ({"task_id": "a", "until_output": ["x\ny"]}, "until_output must have no newline"),
+    ({"task_id": "a", "until_port": 0}, "until_port must be at least 1"),
+    ({"task_id": "a", "until_port": 65536}, "until_port must be at most 65535"),
+    ({"task_id": "a", "until_quiet_seconds": 0}, "until_quiet_seconds must be more than 0"),
+    ({"task_id": "a", "mode": "some"}, 'mode must be one of "any", "all"'),
+    ({"task_id": "a", "cursor": "9+9"}, "cursor must be the next_cursor"),
+]
+
+
+def test_a_wrong_wait_is_explained(legacy_client):
+    """A wait that cannot be is refused with what is wrong, at once."""
+    legacy_client.start(SLEEP, name="a")
+    for arguments, complaint in WRONG_WAITS:
+        result = legacy_client.call("wait_for_task", **arguments)
+        assert result.is_error, arguments
+        assert complaint in result.text
+
+
+# ---------------------------------------------------------------- ports
+
+
+def listen(port, address="127.0.0.1", delay=0.3):
+    """Return a command that listens on a port after a while, and takes one connection."""
+    return python(
+        "import socket, time; time.sleep(%r); s = socket.socket();"
+        " s.bind((%r, %d)); s.listen(1); c = s.accept()[0]; c.sendall(b'hello'); time.sleep(600)"
+        % (delay, address, port)
+    )
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@linux_only
+def test_a_server_is_up_when_the_start_returns(legacy_client):
+    """A start that waits for the port returns when it can be connected to, and has not done so."""
+    port = free_port()
+    started = legacy_client.call("run_background_task", command=listen(port), until_port=port)
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
+        assert connection.recv(5) == b"hello"
+    facts = started.structured
+    assert (facts["reason"], facts["status"]) == ("port", "running")
+    assert facts["port"] == {
+        "port": port,
+        "of_task": True,
+        "pid": facts["pid"],
+        "program": facts["port"]["program"],
+    }
+    assert started.text.startswith("Task %s serves port %d (pid " % (facts["task_id"], port))
+
+
+@linux_only
+def test_a_port_of_somebody_else_is_told(legacy_client):
+    """A task that waits for a port that another holds is told who that is; one that fails for
+    it is answered with its end."""
+    port = free_port()
+    owner = legacy_client.call(
+        "run_background_task", command=listen(port, delay=0), name="owner", until_port=port
+    ).structured
+    waited = legacy_client.call("run_background_task", command=SLEEP, until_port=port)
+    facts = waited.structured
+    assert (facts["reason"], facts["port"]["of_task"], facts["port"]["pid"]) == (
+        "port",
+        False,
+        owner["pid"],
+    )
+    assert waited.text.startswith(
+        "Port %d is held by another task, %s (owner) (pid %d, "
+        % (port, owner["task_id"], owner["pid"])
+    )
+    failed = legacy_client.call(
+        "run_background_task",
+        command=listen(port, delay=0.1),
+        until_port=port,
+    )
+    assert (failed.structured["reason"], failed.structured["status"]) == ("exited", "failed")
+    assert "in use" in failed.structured["output"]
+    assert "Port %d is held by another task" % port in failed.text
+
+
+@linux_only
+def test_waiting_costs_nothing_while_nothing_happens(legacy_client):
+    """A server with waits of each kind takes no processor time, but for ports, and little then."""
+
+    def cpu_ticks():
+        with open("/proc/%d/stat" % legacy_client.process.pid) as file:
+            return sum(map(int, file.read().rsplit(")", 1)[1].split()[11:13]))
+
+    task_id = legacy_client.start(SLEEP)["task_id"]
+    for arguments in [{}, {"until_output": ["x"]}, {"until_quiet_seconds": 600}] * 5:
+        send_wait(legacy_client, task_id, **arguments)
+    eventually(lambda: threads(legacy_client) > 15, "the waits")
+    before = cpu_ticks()
+    time.sleep(1)
+    assert cpu_ticks() - before <= 1
