@@ -22,6 +22,7 @@ import os
 import platform
 import random
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -545,6 +546,67 @@ def status_yes(effort: Effort) -> list[Row]:
     return status_loaded(effort, "status-yes", 8, "exec yes", "run `yes`")
 
 
+# ---------------------------------------------------------------- waits
+
+WORD = {"until_output": ["ready"]}
+# Does something after a while, and prints when it did.
+SOON = "import os, socket, time; time.sleep(0.1); %s"
+EVENTS = {
+    "output": ("a line", "print('ready', time.time(), flush=True); time.sleep(1000)"),
+    "exited": ("an end", "print('ready', time.time(), flush=True); os._exit(0)"),
+    "port": (
+        "a port",
+        "one = socket.socket(); one.bind(('127.0.0.1', %d)); one.listen();"
+        " print('ready', time.time(), flush=True); time.sleep(1000)",
+    ),
+}
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def react(effort: Effort) -> list[Row]:
+    """From an event that is waited for to the answer."""
+    rows = []
+    with Server() as server:
+        server.warm_up()
+        for reason, (what, code) in EVENTS.items():
+
+            def late_ms(reason: str = reason, code: str = code) -> float:
+                arguments: dict[str, object] = {"wait_seconds": 60}
+                if reason == "output":
+                    arguments["until_output"] = ["ready"]
+                if reason == "port":
+                    arguments["until_port"] = port = free_port()
+                    code %= port
+                command = "exec '%s' -S -c \"%s\"" % (sys.executable, SOON % code)
+                facts = server.call("run_background_task", command=command, **arguments)
+                answered = time.time()
+                if facts["reason"] != reason:
+                    raise Broken("a wait ended otherwise: %r" % facts)
+                if not facts["output"]:  # the port was there before it was told
+                    facts = server.call("wait_for_task", task_id=facts["task_id"], **WORD)
+                server.call("end_background_task", task_id=facts["task_id"], grace_seconds=0)
+                return (answered - float(facts["output"].split()[1])) * 1000
+
+            count = effort.size(24)
+            times = [[late_ms() for _ in range(count)] for _ in range(effort.few())]
+            rows.append(
+                Row(
+                    "react-" + reason,
+                    "from %s that is waited for to the answer, the slowest of %d" % (what, count),
+                    "ms",
+                    list(map(max, times)),
+                    None,
+                    Target("measured", "under", 50),
+                )
+            )
+    return rows
+
+
 # ---------------------------------------------------------------- starts
 
 
@@ -769,17 +831,19 @@ def idle(effort: Effort) -> list[Row]:
     taken = []
     for _ in range(effort.few()):
         with Server() as server:
-            for _ in range(count):
-                server.start(SLEEP)
+            task_ids = [server.start(SLEEP) for _ in range(count)]
             guardians = [pid for pid, name in children_of(server.pid).items() if "guard" in name]
             if not guardians:
                 raise Broken("the server has no guardian")
             watched = [server.pid] + guardians
+            for task_id in task_ids[:20]:
+                server.tell(call("wait_for_task", task_id=task_id, **WORD, timeout_seconds=3600))
             time.sleep(1)  # for the guardian to have started up
             before = sum(map(processor_ms, watched))
             time.sleep(seconds)
             taken.append(sum(map(processor_ms, watched)) - before)
-    what = "processor time of server and guardian in %d s, %d tasks asleep" % (seconds, count)
+    what = "processor time of server and guardian in %d s, %d tasks asleep, 20 waits for output"
+    what %= seconds, count
     return [Row("idle", what, "ms", taken, None, Target("measured", "under", 10))]
 
 
@@ -790,6 +854,7 @@ FIGURES = {
     "status-idle": status_idle,
     "status-printing": status_printing,
     "status-yes": status_yes,
+    "react": react,
     "start": start,
     "tasks": tasks,
     "memory-idle": memory_idle,
