@@ -34,6 +34,8 @@ _PYTHON = re.compile(r"(?:python|pypy)[0-9.]*(?:\.exe)?")
 # Do not prompt; or take the password from stdin, or from a program.
 _SUDO_WITHOUT_PROMPT = re.compile(r"-[a-zA-Z]*[nSA]|--(?:non-interactive|stdin|askpass)")
 _PYTHON_UNBUFFERED = re.compile(r"-[a-zA-Z]*u")
+# A longer command is no slip of the hand, and to take it apart would hold up other calls.
+_LONGEST_CHARS = 4096
 # A program that prints at all has mostly begun by then.
 _SILENT_S = 1.0
 
@@ -85,6 +87,8 @@ def _commands(line: str) -> Commands:
     where they do not."""
     words: List[str] = []
     commands: Commands = []
+    if len(line) > _LONGEST_CHARS:
+        return []
     try:
         line = line.strip().replace("\n", ";")
         lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|()")

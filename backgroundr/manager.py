@@ -68,7 +68,7 @@ from .proctree import (
 )
 from .reader import Channel, open_reader
 from .screen import LINE_CHARS
-from .sending import PendingInput, Sending
+from .sending import PendingInput
 from .status import TaskOutput, TaskPage, TaskStatus
 from .stdio import EMPTY, PIPE, TERMINAL
 from .taskinput import TaskInput
@@ -673,9 +673,9 @@ class TaskManager:
         data = input_bytes("input", text)
         with self._mutex:
             task = self._find(task_id)
-            sending = Sending(task, data, enter, keys, close)
+            pending = PendingInput(self.status, task, data, enter, keys, close)
         self._attend(task)
-        return PendingInput(self.status, sending)
+        return pending
 
     def restart(
         self, task_id: str, grace_s: float = GRACE_S, cancel: Optional[CancelToken] = None

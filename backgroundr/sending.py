@@ -22,62 +22,44 @@ if TYPE_CHECKING:
 _PROMPT_BYTES = 1024
 
 
-class Sending:
-    """Something that is sent to a task. Made with the manager's mutex held; nothing is written.
-
-    cursor: the end of what the task had printed before.
-    """
+class PendingInput:
+    """What was sent to a task, and how much of it is written. cursor: the end of what the task
+    had printed before."""
 
     def __init__(
-        self, task: TaskRecord, data: bytes, enter: bool, keys: Sequence[str], close: bool
+        self,
+        status_of: Callable[[str], TaskStatus],
+        task: TaskRecord,
+        data: bytes,
+        enter: bool,
+        keys: Sequence[str],
+        close: bool,
     ) -> None:
-        """The arguments are those of `TaskManager.send_input`. Raises what that raises."""
+        """Put it into the task's input; to be called with the manager's mutex held.
+
+        status_of: returns the status of a task. The rest is as for `TaskManager.send_input`,
+        and so is what is raised.
+        """
         if keys and task.terminal is None:
             raise InvalidValue(
                 "keys",
                 "are for a task with a terminal: restart it with pty. (What ctrl-c does,"
                 " end_background_task does with signal SIGINT; close ends the input)",
             )
+        self._status_of = status_of
+        self._input = _open_input(task)
         self.task_id = task.task_id
         self.cursor = format_cursor(task.log.end_place)
-        ends = close
-        text = data
         if task.terminal is None:
-            data += b"\n" if enter else b""
+            sent = self._input.send(data + b"\n" if enter else data, close)
         else:
-            data += b"\r" if enter else b""
-            data += b"".join([_key(task.terminal, name) for name in keys])
-        self.input = _open_input(task)
-        if task.terminal is not None and self.input.fd is not None:
-            modes = TerminalModes(self.input.fd)
-            if modes.is_line_mode:
-                _check_lines(data)
-            if modes.has_echo or not modes.is_line_mode:
-                typed = text.decode("utf-8", "replace")
-                task.echo = echo_of(_prompt(task), typed, not modes.is_line_mode)
-                task.echo_cursor = self.cursor
-            data = task.terminal.typed(data, close)
-            ends = False
-        sent = self.input.send(data, ends)
+            sent = self._input.send(_typed(task, task.terminal, data, enter, keys, close))
         if sent is None:
             raise InputRefused(
                 task.task_id, "its input has ended, or the program has closed it. It runs on."
             )
-        self.sent: Sent = sent
+        self._sent: Sent = sent
         task.note_activity()
-
-
-class PendingInput:
-    """What was sent to a task, and how much of it is written. cursor: the end of what the task
-    had printed before."""
-
-    def __init__(self, status_of: Callable[[str], TaskStatus], sending: Sending) -> None:
-        """status_of: returns the status of a task."""
-        self._status_of = status_of
-        self._input = sending.input
-        self._sent = sending.sent
-        self.task_id = sending.task_id
-        self.cursor = sending.cursor
 
     @property
     def is_written(self) -> bool:
@@ -95,6 +77,29 @@ class PendingInput:
             self._sent.ends,
             self.cursor,
         )
+
+
+def _typed(
+    task: TaskRecord,
+    terminal: Terminal,
+    data: bytes,
+    enter: bool,
+    keys: Sequence[str],
+    close: bool,
+) -> bytes:
+    """Return what is typed at a terminal; note with the task what will be shown of it."""
+    text = data.decode("utf-8", "replace")
+    data += b"\r" if enter else b""
+    data += b"".join([_key(terminal, name) for name in keys])
+    task.echo = None
+    if task.input is not None and task.input.fd is not None:
+        modes = TerminalModes(task.input.fd)
+        if modes.is_line_mode:
+            _check_lines(data)
+        if modes.has_echo or not modes.is_line_mode:
+            task.echo = echo_of(_prompt(task), text, not modes.is_line_mode)
+            task.echo_cursor = format_cursor(task.log.end_place)
+    return terminal.typed(data, close)
 
 
 def _open_input(task: TaskRecord) -> TaskInput:

@@ -9,7 +9,8 @@ from .output import OutputLog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional, Set
+    import threading
+    from typing import List, Optional, Set
 
     from .arguments import TaskSettings
     from .logfile import LogFile
@@ -57,6 +58,9 @@ class TaskRecord:
         self.echo_cursor = ""
         # When it last printed something or was sent something, or else was started.
         self.active_monotonic = started_monotonic
+        # Those who wait for its end, and those who wait for its output too. They share the mutex.
+        self.waiters: List[threading.Condition] = []
+        self.output_waiters: List[threading.Condition] = []
         # The id of the task that was started in its place.
         self.replaced_by: Optional[str] = None
 

@@ -14,7 +14,7 @@ from .stdio import COLUMNS, ROWS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, Match, Sequence, Set, Tuple
+    from typing import Dict, List, Match, Optional, Sequence, Set, Tuple
 
 # Who asks more often does not want to know: it prints a file, or means harm, for the thread
 # that answers reads the output of every task.
@@ -199,8 +199,8 @@ class Echo:
 
     def find(
         self, texts: Sequence[str], unfinished: int, are_states: bool = False
-    ) -> Tuple[Set[int], Echo]:
-        """Return the indices of the lines that are such, and what is still to be shown.
+    ) -> Tuple[Set[int], Optional[Echo]]:
+        """Return the indices of the lines that are such, and what is still to be shown, or None.
 
         unfinished: the index of the first line without an end. are_states: they are states of
         lines, which were printed over; these and a line without an end may show a part.
@@ -220,7 +220,8 @@ class Echo:
                 found.add(index)
             if is_whole and not may_be_part:
                 done += 1
-        return found, Echo(self._prompt, self._lines[done:], self._is_drawn)
+        left = self._lines[done:]
+        return found, Echo(self._prompt, left, self._is_drawn) if left or self._is_drawn else None
 
     def _is_drawn_line(self, shown: str, was_printed_over: bool) -> bool:
         # The prompt alone is the next one, unless it was printed over.

@@ -23,7 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, FrozenSet, List, Match, Optional, Sequence, Set, Tuple
 
-    from .arguments import TaskSettings
     from .cancel import CancelToken
     from .ports import PortHolder
     from .proctree import Tree
@@ -59,23 +58,6 @@ class WatchedTask(TaskRecord):
     """A task that can be waited for. The manager's mutex owns it; see TaskRecord."""
 
     tree: Tree
-
-    def __init__(
-        self,
-        task_id: str,
-        settings: TaskSettings,
-        pid: int,
-        open_streams: Set[str],
-        buffer_bytes: int,
-        started_at: float,
-        started_monotonic: float,
-    ) -> None:
-        super().__init__(
-            task_id, settings, pid, open_streams, buffer_bytes, started_at, started_monotonic
-        )
-        # Those who wait for its end, and those who wait for its output too. They share the mutex.
-        self.waiters: List[threading.Condition] = []
-        self.output_waiters: List[threading.Condition] = []
 
     @property
     def is_over(self) -> bool:
@@ -226,7 +208,6 @@ class TaskWait:
             _Waited(task, OutputSearch(texts, place, echo) if texts else None)
             for task, place in zip(tasks, places)
         ]
-        self._texts = texts
         self._quiet_s = quiet_s
         self._for_all = for_all
         self._port = None if port is None else PortWatch(port)

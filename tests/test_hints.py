@@ -63,6 +63,7 @@ def test_a_mistake_in_a_command_is_told(command, words):
         "sudoedit x",
         "echo 'no end of quotes &",
         "&",
+        "echo %s &" % ("x" * 5000),
     ],
 )
 def test_a_sound_command_gets_no_hint(command):
