@@ -189,6 +189,20 @@ class Client:
 
     # ------------------------------------------------ the end
 
+    def tidy(self) -> None:
+        """Check what the server wrote so far, and end what runs; for a server that tests share.
+
+        Raises AssertionError, as `close` does.
+        """
+        for status in ("running", "stopping"):
+            for row in self.call("list_background_tasks", status=status).structured["tasks"]:
+                self.call("end_background_task", task_id=row["task_id"], signal="SIGKILL")
+        for waiting in (self.unasked, self.notifications):
+            while not waiting.empty():
+                waiting.get()
+        assert self.problems == [], "\n".join(self.problems)
+        assert os.fstat(self._stderr.fileno()).st_size == 0, self.stderr_text()
+
     def close(self) -> int:
         """End the server's input; return its exit status, having checked what it wrote."""
         try:

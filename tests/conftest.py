@@ -11,37 +11,98 @@ from backgroundr import TaskManager
 from .client import ENVIRONMENT, LEGACY_VERSIONS, MODERN_VERSION, SERVER, Client
 
 
-@pytest.fixture
-def manager():
+def pytest_configure(config):
+    config.addinivalue_line("markers", "shared: runs on a server or manager of many tests")
+
+
+def is_shared(request):
+    return request.node.get_closest_marker("shared") is not None
+
+
+@pytest.fixture(scope="module")
+def shared_manager():
     with TaskManager() as manager:
         yield manager
+
+
+@pytest.fixture
+def manager(request):
+    if not is_shared(request):
+        with TaskManager() as manager:
+            yield manager
+        return
+    manager = request.getfixturevalue("shared_manager")
+    yield manager
+    for task in manager.list():
+        if not task.is_final:
+            manager.end(task.task_id, signal="SIGKILL")
+
+
+@pytest.fixture(scope="session")
+def shared_clients():
+    """{revision: a client that has opened its connection}, of those that were asked for."""
+    clients = {}
+    yield clients
+    for client in clients.values():
+        client.close()
+
+
+def opened(request, version):
+    """For fixtures: a client that has opened its connection, and its end, or its tidying."""
+    if not is_shared(request):
+        with Client(version) as client:
+            client.open()
+            yield client
+        return
+    clients = request.getfixturevalue("shared_clients")
+    if version not in clients:
+        clients[version] = Client(version)
+        clients[version].open()
+    yield clients[version]
+    try:
+        clients[version].tidy()
+    except BaseException:
+        clients.pop(version).process.kill()  # the next test gets another
+        raise
 
 
 @pytest.fixture(params=[LEGACY_VERSIONS[-1], MODERN_VERSION])
 def client(request):
     """A client that has opened its connection; the test runs in each era."""
-    with Client(request.param) as client:
-        client.open()
-        yield client
+    yield from opened(request, request.param)
 
 
 @pytest.fixture
-def legacy_client():
+def legacy_client(request):
     """For what does not depend on the era."""
-    with Client() as client:
-        client.open()
-        yield client
+    yield from opened(request, LEGACY_VERSIONS[-1])
+
+
+@pytest.fixture
+def modern_client(request):
+    """For what only the modern era has."""
+    yield from opened(request, MODERN_VERSION)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def demo_process(request):
+    """--demo, where a test wants it. It takes seconds, in which the tests before that one run."""
+    if not any("demo" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    with subprocess.Popen(
+        SERVER + ["--demo"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    ) as process:
+        yield process
+        process.kill()
 
 
 @pytest.fixture(scope="session")
-def demo():
-    """(exit status, stdout, stderr) of --demo, which takes seconds and so is run once."""
-    process = subprocess.run(
-        SERVER + ["--demo"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=ENVIRONMENT,
-        timeout=60,
-        check=False,
-    )
-    return process.returncode, process.stdout.decode(), process.stderr.decode()
+def demo(demo_process):
+    """(exit status, stdout, stderr) of --demo, which is run once."""
+    out, err = demo_process.communicate(timeout=60)
+    return demo_process.returncode, out.decode(), err.decode()

@@ -378,14 +378,15 @@ def _key(id):
 class _Request:
     """A request in flight, and how far the server has come with it.
 
-    revision: MODERN_VERSION when it was enveloped, otherwise None. wanted: the filter of a
-    listen. acknowledged: the filter that the server agreed to, None before.
+    key: of its id. revision: MODERN_VERSION when it was enveloped, otherwise None. wanted: the
+    filter of a listen. acknowledged: the filter that the server agreed to, None before.
     """
 
     def __init__(self, message: dict) -> None:
         params = _members(message.get("params"))
         meta = _members(params.get("_meta"))
         self.id = message["id"]
+        self.key = _key(self.id)
         self.method = _text(message.get("method"))
         self.revision = MODERN_VERSION if META + "protocolVersion" in meta else None
         self.token = _key(meta.get("progressToken"))
@@ -478,7 +479,8 @@ class Transcript:
         if "id" not in message and "error" in message:
             return error_problems(message, self._revision())
         id = message.get("id")
-        requests = [one for one in self._requests if _key(one.id) == _key(id)]
+        key = _key(id)
+        requests = [one for one in self._requests if one.key == key]
         if not requests:
             return ["it answers %r, which is no request in flight" % (id,)]
         # Where several have the id, it answers the one that it fits best: a result the oldest,
@@ -506,7 +508,7 @@ class Transcript:
             if request.acknowledged is None:
                 found.append("a listen is answered before it was acknowledged")
             tag = _members(result.get("_meta")).get(SUBSCRIPTION)
-            if _key(tag) != _key(request.id):
+            if _key(tag) != request.key:
                 found.append("it is tagged with %r, and answers %r" % (tag, request.id))
         return found
 
@@ -533,10 +535,11 @@ class Transcript:
     def _progress_problems(self, params):
         """Return (revision, problems): progress belongs to a request in flight, and rises."""
         token = params.get("progressToken")
+        key = _key(token)
         requests = [
             request
             for request in self._requests
-            if request.token is not None and request.token == _key(token)
+            if request.token is not None and request.token == key
         ]
         if not requests:
             return self._revision(), ["%r is no token of a request in flight" % (token,)]
@@ -571,7 +574,8 @@ class Transcript:
         return []
 
     def _listen(self, id):
-        requests = [one for one in self._requests if one.is_listen and _key(one.id) == _key(id)]
+        key = _key(id)
+        requests = [one for one in self._requests if one.is_listen and one.key == key]
         return requests[-1] if requests else None
 
 

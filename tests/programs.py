@@ -13,30 +13,47 @@ import pytest
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="uses the tools of POSIX")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
+# To start a server takes as long as several tests that only ask it something. So a test shares
+# it with others (or a manager, with those of its file) when it knows its tasks by id or name,
+# and judges nothing but the answers about them. Not when it ends, kills, starves, floods or
+# configures the server, counts its tasks, threads or memory, or listens to notifications.
+# What such a test leaves running is killed behind it.
+shared = pytest.mark.shared
+
 DEADLINE_S = 20
 
 
 def python(code: str) -> str:
-    """Return a command line that runs `code` with this interpreter, unbuffered."""
+    """Return a command line that runs `code` with this interpreter, unbuffered.
+
+    Without the packages that are installed (-S), whose search takes longer than most programs.
+    """
     if sys.platform == "win32":  # cmd.exe has no quoting that would let any code through
         text = base64.b64encode(code.encode()).decode()
-        return '"%s" -u -c "import base64; exec(base64.b64decode(\'%s\'))"' % (sys.executable, text)
-    return "exec %s -u -c %s" % (shlex.quote(sys.executable), shlex.quote(code))
+        return '"%s" -S -u -c "import base64; exec(base64.b64decode(\'%s\'))"' % (
+            sys.executable,
+            text,
+        )
+    return "exec %s -S -u -c %s" % (shlex.quote(sys.executable), shlex.quote(code))
 
 
-EXIT_0 = python("pass")
-EXIT_3 = python("raise SystemExit(3)")
-HELLO = python("print('hello')")
 # Both streams, in this order.
 OUT_AND_ERR = python(
     "import sys; print('to stdout', flush=True); print('to stderr', file=sys.stderr, flush=True)"
 )
-SLEEP = python("import time; time.sleep(600)")
-# Says when its handler is there; without that a test could signal too early.
-IGNORE_TERM = python(
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-    " print('ready'); time.sleep(600)"
-)
+if sys.platform == "win32":
+    EXIT_0 = python("pass")
+    EXIT_3 = python("raise SystemExit(3)")
+    HELLO = python("print('hello')")
+    SLEEP = python("import time; time.sleep(600)")
+    IGNORE_TERM = python("import time; print('ready'); time.sleep(600)")
+else:  # a shell starts in a fraction of the time of a Python, and most tests start some
+    EXIT_0 = "exit 0"
+    EXIT_3 = "exit 3"
+    HELLO = "echo hello"
+    SLEEP = "exec sleep 600"
+    # Says when the signal is ignored; without that a test could send it too early.
+    IGNORE_TERM = "trap '' TERM; echo ready; exec sleep 600"
 CLEAN_UP_ON_TERM = python(
     "import signal, sys, time\n"
     "def stop(*_):\n"
@@ -69,16 +86,18 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def processes_with(mark: str) -> list[int]:
-    """Return the pids of living processes with `mark` in their command line. Linux."""
+def processes_with(*marks: str) -> list[int]:
+    """Return the pids of living processes with one of `marks` in their command line. Linux."""
+    wanted = [mark.encode() for mark in marks]
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open("/proc/%s/cmdline" % name, "rb") as file:
-                if mark.encode() in file.read() and int(name) != os.getpid():
-                    found.append(int(name))
+                line = file.read()
         except (FileNotFoundError, ProcessLookupError):
             continue
+        if any(mark in line for mark in wanted) and int(name) != os.getpid():
+            found.append(int(name))
     return [pid for pid in found if is_alive(pid)]
 
 

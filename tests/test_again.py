@@ -18,11 +18,13 @@ from .programs import (
     eventually,
     posix_only,
     python,
+    shared,
 )
 
 # ---------------------------------------------------------------- names
 
 
+@shared
 def test_a_name_stands_for_the_task_that_has_it(client):
     """While one running task has a name, it may stand wherever an id is asked for."""
     task_id = client.start(SLEEP, name="web")["task_id"]
@@ -55,6 +57,7 @@ def test_a_name_that_several_have_is_refused(manager):
     assert manager.status("web").task_id == second
 
 
+@shared
 def test_an_id_goes_before_a_name(manager):
     """A task that bears the id of another as its name does not take its place."""
     first = manager.start(SLEEP).task_id
@@ -79,6 +82,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(manager):
 # ---------------------------------------------------------------- the list
 
 
+@shared
 def test_one_call_finds_a_task_again(client):
     """A row says since when, when it printed last, how much, and what."""
     task_id = client.start(
@@ -87,14 +91,14 @@ def test_one_call_finds_a_task_again(client):
     )["task_id"]
     eventually(lambda: client.status(task_id)["total_lines"] == 3, "the output")
     result = client.call("list_background_tasks")
-    (row,) = result.structured["tasks"]
+    row = result.structured["tasks"][-1]
     status = client.status(task_id)
     assert (row["last_line"], row["total_bytes"]) == ("Listening on 8000", status["total_bytes"])
     assert row["last_output_at"] == status["last_output_at"] >= row["started_at"]
     assert 'ago: "Listening on 8000")' in result.text
     silent = client.start(SLEEP)["task_id"]
     result = client.call("list_background_tasks")
-    row = result.structured["tasks"][1]
+    row = result.structured["tasks"][-1]
     assert (row["task_id"], row["last_line"], row["last_output_at"]) == (silent, "", None)
     assert result.text.endswith("(no output)")
 
@@ -117,6 +121,7 @@ def test_a_long_list_is_cut_and_says_so(legacy_client):
 # ---------------------------------------------------------------- again
 
 
+@shared
 def test_a_restart_ends_a_task_and_starts_it_anew(client, tmp_path):
     """The new one has the same settings and a new id; the old one says so, with its output."""
     code = "import os, time; print(os.getcwd(), os.environ['MARK']); time.sleep(600)"
@@ -138,6 +143,7 @@ def test_a_restart_ends_a_task_and_starts_it_anew(client, tmp_path):
     assert "It was restarted as task %s." % new["task_id"] in text
 
 
+@shared
 def test_what_is_over_is_started_again(manager):
     """Also a second time, and with all that it had: its input, its end of time."""
     first = manager.start(
@@ -166,6 +172,7 @@ def test_text_for_stdin_is_not_kept_for_ever():
 
 
 @posix_only
+@shared
 def test_a_restarted_terminal_is_one_again(manager):
     """A task with a terminal gets a new one."""
     first = manager.start("tty; exec cat", pty=True).task_id
@@ -176,6 +183,7 @@ def test_a_restarted_terminal_is_one_again(manager):
 
 
 @posix_only
+@shared
 def test_a_restart_waits_for_a_task_that_takes_its_time(manager):
     """The new one starts when nothing is left of the old one, however stubborn."""
     first = manager.start(IGNORE_TERM).task_id
@@ -186,6 +194,7 @@ def test_a_restart_waits_for_a_task_that_takes_its_time(manager):
 
 
 @posix_only
+@shared
 def test_a_restart_does_not_wait_out_a_long_grace(manager):
     """A task that is being ended already, with more time than a restart gives, gets less."""
     first = manager.start(IGNORE_TERM).task_id
@@ -204,6 +213,7 @@ def test_a_restart_at_the_limit_makes_its_own_room():
         assert manager.status(new).status == "running"
 
 
+@shared
 def test_a_restart_that_cannot_be_changes_nothing(manager, tmp_path):
     """Where the directory is gone, the old task is left as it is."""
     directory = tmp_path / "gone"
@@ -217,6 +227,7 @@ def test_a_restart_that_cannot_be_changes_nothing(manager, tmp_path):
     assert manager.status(task_id).status == "running"
 
 
+@shared
 def test_what_was_restarted_is_not_restarted_beside_it(manager):
     """While the new one runs, a restart of the old one would make two of them."""
     first = manager.start(SLEEP).task_id
@@ -231,6 +242,7 @@ def test_what_was_restarted_is_not_restarted_beside_it(manager):
     assert manager.restart(first).status == "running"
 
 
+@shared
 def test_two_restarts_of_one_task_are_one(legacy_client):
     """A second restart, while the first is at work or after it, is refused; one new task runs."""
     task_id = legacy_client.start(SLEEP, name="web")["task_id"]
@@ -245,6 +257,7 @@ def test_two_restarts_of_one_task_are_one(legacy_client):
 # ---------------------------------------------------------------- starts that wait
 
 
+@shared
 def test_a_quick_command_comes_back_finished(client):
     """A short wait makes one call of start and result."""
     result = client.call("run_background_task", command=EXIT_3, wait_seconds=DEADLINE_S)
@@ -253,6 +266,7 @@ def test_a_quick_command_comes_back_finished(client):
     assert result.text.startswith("Task %s is over: failed, exit code 3" % facts["task_id"])
 
 
+@shared
 def test_a_start_that_waits_too_short_says_that_it_runs_on(client):
     """The task is there, with its id, whatever came of the wait."""
     result = client.call("run_background_task", command=SLEEP, wait_seconds=0.1)
@@ -262,14 +276,17 @@ def test_a_start_that_waits_too_short_says_that_it_runs_on(client):
     assert client.status(facts["task_id"])["status"] == "running"
 
 
+@shared
 def test_a_start_with_a_wrong_wait_starts_nothing(legacy_client):
     """What is wrong with the wait is told before anything runs."""
+    before = legacy_client.call("list_background_tasks").structured["tasks"]
     for arguments in ({"until_output": ["a\nb"]}, {"until_port": 0}, {"wait_seconds": -1}):
         result = legacy_client.call("run_background_task", command=SLEEP, **arguments)
         assert result.is_error
-    assert legacy_client.call("list_background_tasks").structured["tasks"] == []
+    assert legacy_client.call("list_background_tasks").structured["tasks"] == before
 
 
+@shared
 def test_a_hint_comes_with_the_start(legacy_client):
     """What the server can tell of a mistake stands in the answer, for whoever reads fields too."""
     result = legacy_client.call("run_background_task", command="cd %s" % os.sep)
@@ -279,17 +296,19 @@ def test_a_hint_comes_with_the_start(legacy_client):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uses the shell of POSIX")
+@shared
 def test_a_silent_python_is_told_of_its_buffer(legacy_client):
     """Python that has printed into its buffer for a while is told how not to."""
     result = legacy_client.call(
         "run_background_task",
         command="exec %s -c 'print(1); import time; time.sleep(600)'" % sys.executable,
         env={"PYTHONUNBUFFERED": ""},
-        wait_seconds=1.5,
+        wait_seconds=1.2,
     )
     assert "Python holds back what it prints to a pipe" in result.text
 
 
+@shared
 def test_a_text_in_place_of_a_list_is_one_text(legacy_client):
     """Models write one text where a list is asked for; what was meant is plain."""
     result = legacy_client.call("run_background_task", command=HELLO, until_output="hell")

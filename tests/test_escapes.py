@@ -89,7 +89,10 @@ TREES = {
 
 
 class Grown:
-    """Every tree, as a task of one server. marks: {what it is: what to find it by}."""
+    """Every tree, as a task of one server. marks: {what it is: what to find it by}.
+
+    At the end of a `with` that has failed, what is left of them is ended.
+    """
 
     def __init__(self, client: Client, directory: Path) -> None:
         self.beat = directory / "beat"
@@ -105,6 +108,13 @@ class Grown:
         for what, (_, count) in TREES.items():
             eventually(lambda what=what, count=count: self.is_grown(what, count), what)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if exception[0] is not None:
+            self.uproot()
+
     def beats(self):
         before = self.beat.stat().st_mtime_ns
         time.sleep(0.1)
@@ -115,35 +125,33 @@ class Grown:
             return self.beats()
         if count is None:
             return processes_with("\0" + self.marks[what])
-        found = [
-            processes_with(name + "\0" + self.marks[what]) for name in ("sleep", "kworker/0:1")
-        ]
-        return sum(map(len, found)) == count
+        mark = self.marks[what]
+        return len(processes_with("sleep\0" + mark, "kworker/0:1\0" + mark)) == count
 
     def left(self):
         if self.beats():
             return {A_CHAIN: "beats"}
+        if not processes_with(*self.marks.values()):
+            return {}
         found = {what: processes_with(mark) for what, mark in self.marks.items()}
         return {what: pids for what, pids in found.items() if pids}
 
     def uproot(self):
-        """End what a failed test left."""
-        for mark in self.marks.values():
-            for _ in range(50):
-                for pid in processes_with(mark):
-                    os.kill(pid, signal.SIGKILL)
+        for _ in range(50):
+            for pid in processes_with(*self.marks.values()):
+                os.kill(pid, signal.SIGKILL)
 
 
-WAYS = ["end_background_task", "end of input", "SIGTERM", "SIGINT", "SIGHUP", "SIGKILL"]
+# All signals that may be heard end the server in the one way, as test_server shows.
+WAYS = ["end_background_task", "end of input", "SIGTERM", "SIGKILL", "SIGKILL of the group"]
 
 
-@pytest.mark.parametrize("way", WAYS + ["SIGKILL of the group"])
+@pytest.mark.parametrize("way", WAYS)
 def test_nothing_survives(way, tmp_path):
     """Of no tree is a process left: by the tool, the server's end, or the guardian."""
     with Client(start_new_session=True) as client:
         client.open()
-        grown = Grown(client, tmp_path)
-        try:
+        with Grown(client, tmp_path) as grown:
             if way == "end_background_task":
                 ids = [
                     client.send_call("end_background_task", task_id=task_id, grace_seconds=1)
@@ -168,8 +176,6 @@ def test_nothing_survives(way, tmp_path):
                 client.process.send_signal(number)
                 assert client.process.wait(20) == 128 + number
                 assert grown.left() == {}
-        finally:
-            grown.uproot()
 
 
 def test_a_process_whose_first_thread_is_over_is_ended(manager, tmp_path):

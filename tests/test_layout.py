@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -81,10 +82,12 @@ EXPENSIVE = {
 FILES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 
+@functools.lru_cache(maxsize=None)
 def tree_of(name):
     return ast.parse((PACKAGE / (name + ".py")).read_text(encoding="utf-8"))
 
 
+@functools.lru_cache(maxsize=None)
 def imports_of(name):
     """Return the import nodes of a file, wherever they stand in it."""
     return [

@@ -82,7 +82,9 @@ def test_without_the_option_there_is_no_file(legacy_client, tmp_path):
 
 def test_a_log_file_has_a_limit(logging_client, logs):
     """At its limit a log file ends and says so; the task goes on and is read as before."""
-    task_id = finished(logging_client, python("for i in range(200000): print('line %06d' % i)"))
+    task_id = finished(
+        logging_client, python("print(''.join('line %06d\\n' % i for i in range(200000)), end='')")
+    )
     status = logging_client.status(task_id)
     assert (status["status"], status["total_bytes"]) == ("completed", 2400000)
     assert (logs / (task_id + ".log")).stat().st_size == 1000000

@@ -44,6 +44,7 @@ from .programs import (
     posix_only,
     processes_with,
     python,
+    shared,
 )
 
 
@@ -82,6 +83,7 @@ def test_a_command_completes():
 
 
 @posix_only
+@shared
 @pytest.mark.parametrize("code", [0, 1, 2, 42, 126, 127, 143, 255])
 def test_the_exit_code_is_the_commands_own(manager, code):
     """A status tells the code that the command exited with."""
@@ -91,6 +93,7 @@ def test_the_exit_code_is_the_commands_own(manager, code):
 
 
 @posix_only
+@shared
 def test_a_command_that_does_not_exist_fails_with_the_shells_word(manager):
     """A shell's 127 comes with what the shell said."""
     task = run(manager, "no-such-command-here")
@@ -99,6 +102,7 @@ def test_a_command_that_does_not_exist_fails_with_the_shells_word(manager):
 
 
 @posix_only
+@shared
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGSEGV"])
 def test_a_death_by_signal_names_the_signal(manager, name):
     """A command that dies of a signal nobody here sent has failed, of that signal."""
@@ -107,25 +111,28 @@ def test_a_death_by_signal_names_the_signal(manager, name):
     assert not task.kill_requested
 
 
+@shared
 def test_the_last_line_is_there_when_the_status_is_final(manager):
     """Nothing that is printed just before the exit is missing, however often one tries."""
     code = "import os; os.write(1, b'x' * 60000 + b' last out'); os.write(2, b'last err')"
-    for _ in range(20):
+    for _ in range(10):
         task = run(manager, python(code))
         assert manager.output(task.task_id, stream="stdout").text.endswith("last out")
         assert manager.output(task.task_id, stream="stderr").text == "last err"
 
 
 @posix_only
+@shared
 def test_a_command_that_fails_at_once_shows_its_error(manager):
     """A failure within the first millisecond is seen, with its stderr."""
-    tasks = [manager.start("echo cannot start >&2; exit 5") for _ in range(20)]
+    tasks = [manager.start("echo cannot start >&2; exit 5") for _ in range(10)]
     for task in tasks:
         assert manager.wait(task.task_id, timeout_s=DEADLINE_S).exit_code == 5
         assert manager.output(task.task_id).text == "cannot start"
 
 
 @posix_only
+@shared
 def test_a_child_that_holds_the_pipe_does_not_delay_the_end(manager):
     """A command is over when its shell is, and what its child prints later is kept."""
     task = run(manager, "(sleep 0.5; echo late; exec sleep 600) & echo done")
@@ -135,6 +142,7 @@ def test_a_child_that_holds_the_pipe_does_not_delay_the_end(manager):
     eventually(lambda: manager.output(task.task_id).text == "done\nlate", "the late line")
 
 
+@shared
 def test_output_is_told_apart_and_in_order(manager):
     """Output can be read for both streams in order of arrival, or for one."""
     task = run(manager, OUT_AND_ERR)
@@ -143,6 +151,7 @@ def test_output_is_told_apart_and_in_order(manager):
     assert manager.output(task.task_id, stream="stderr").text == "to stderr"
 
 
+@shared
 def test_the_tail_says_what_it_leaves_out(manager):
     """Asked for some lines, a manager gives the last ones and counts the others."""
     task = run(manager, python("for i in range(100): print(i)"))
@@ -173,6 +182,7 @@ def test_options_that_are_none_are_refused(options):
     assert refused.value.argument == next(iter(options))
 
 
+@shared
 @pytest.mark.parametrize("contains", [[""], ["a\nb"], [1], ""])
 def test_what_cannot_be_looked_for_is_refused(manager, contains):
     """A search is for texts of one line."""
@@ -181,6 +191,7 @@ def test_what_cannot_be_looked_for_is_refused(manager, contains):
         manager.read_output(task_id, contains=contains)
 
 
+@shared
 def test_lines_are_looked_for_in_the_library(manager):
     """What is looked for may come from any iterable, or be one text."""
     task_id = manager.start(python("print('one'); print('two')")).task_id
@@ -192,7 +203,7 @@ def test_lines_are_looked_for_in_the_library(manager):
 def test_a_flood_is_bounded_and_counted():
     """Of more output than the buffer holds the end is kept, and all of it is counted."""
     with TaskManager(buffer_bytes=100000) as manager:
-        task = run(manager, python("for i in range(200000): print('%09d' % i)"))
+        task = run(manager, python("print(''.join('%09d\\n' % i for i in range(200000)), end='')"))
         output = manager.output(task.task_id, tail_lines=10**6)
         assert (task.total_lines, task.total_bytes) == (200000, 2000000)
         assert output.text.endswith("000199999")
@@ -203,6 +214,7 @@ def test_a_flood_is_bounded_and_counted():
 # ---------------------------------------------------------------- what a command gets
 
 
+@shared
 def test_stdin_is_empty(manager):
     """A command that reads its stdin meets the end at once."""
     task = run(manager, python("import sys; print(repr(sys.stdin.read()))"))
@@ -210,6 +222,7 @@ def test_stdin_is_empty(manager):
 
 
 @posix_only
+@shared
 def test_there_is_no_terminal_to_ask_on(manager):
     """A command has no controlling terminal, so nothing can stop to ask for a password."""
     task = run(manager, python("open('/dev/tty')"))
@@ -231,6 +244,7 @@ def test_no_descriptor_is_inherited(manager):
     assert manager.output(task.task_id).text == "0\n1\n2\n3"
 
 
+@shared
 def test_directory_and_environment_are_as_asked(manager, tmp_path):
     """A command runs in the directory given, with the entries given beside the inherited."""
     code = "import os; print(os.getcwd()); print(os.environ['GREETING'], 'PATH' in os.environ)"
@@ -241,6 +255,7 @@ def test_directory_and_environment_are_as_asked(manager, tmp_path):
     assert task.cwd == str(tmp_path)
 
 
+@shared
 def test_a_home_directory_may_be_written_short(manager, monkeypatch, tmp_path):
     """The directory may begin with ~."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -288,6 +303,7 @@ def test_another_shell_can_be_chosen(tmp_path):
 # ---------------------------------------------------------------- waiting
 
 
+@shared
 def test_a_wait_ends_with_its_time(manager):
     """A wait that runs out tells a status that is not final, and the task runs on."""
     task = manager.start(SLEEP)
@@ -295,6 +311,7 @@ def test_a_wait_ends_with_its_time(manager):
     assert manager.wait(task.task_id, timeout_s=0).status == "running"
 
 
+@shared
 def test_a_wait_can_be_cancelled(manager):
     """A cancelled wait raises Cancelled at once, whenever the cancellation came."""
     task = manager.start(SLEEP)
@@ -317,6 +334,7 @@ def test_a_wait_can_be_cancelled(manager):
     assert manager.status(task.task_id).status == "running"
 
 
+@shared
 def test_many_wait_for_the_same_end(manager):
     """Every wait for a task returns when it ends."""
     task = manager.start(SLEEP)
@@ -370,6 +388,7 @@ def test_many_who_ask_share_a_look_at_the_system(manager, monkeypatch):
 # ---------------------------------------------------------------- ending
 
 
+@shared
 def test_end_terminates(manager):
     """A task that is ended is terminated, whatever it would have done."""
     task = manager.start(SLEEP)
@@ -380,6 +399,7 @@ def test_end_terminates(manager):
 
 
 @posix_only
+@shared
 def test_end_gives_time_to_clean_up(manager):
     """A command that cleans up on SIGTERM gets to, and its own exit code is told."""
     task_id = start_and_see(manager, CLEAN_UP_ON_TERM, "ready")
@@ -389,6 +409,7 @@ def test_end_gives_time_to_clean_up(manager):
 
 
 @posix_only
+@shared
 def test_a_shell_that_cleans_up_may_start_programs_for_it(manager):
     """What a trap runs after SIGTERM is not itself told to end."""
     command = "trap 'sleep 0.3 && echo swept; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
@@ -398,6 +419,7 @@ def test_a_shell_that_cleans_up_may_start_programs_for_it(manager):
 
 
 @posix_only
+@shared
 def test_end_kills_what_ignores_the_signal(manager):
     """A task that does not end within the grace is killed, and stopping until then."""
     task_id = start_and_see(manager, IGNORE_TERM, "ready")
@@ -411,6 +433,7 @@ def test_end_kills_what_ignores_the_signal(manager):
 
 
 @posix_only
+@shared
 def test_a_second_end_can_be_harder(manager):
     """Ending again with SIGKILL does not wait for the grace of the first."""
     task_id = start_and_see(manager, IGNORE_TERM, "ready")
@@ -443,6 +466,7 @@ def test_a_close_does_not_signal_who_is_ending_already(tmp_path):
 
 
 @posix_only
+@shared
 @pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGQUIT", "term", "KILL"])
 def test_end_sends_the_signal_asked_for(manager, name):
     """A task gets the signal that was named, in either spelling."""
@@ -451,6 +475,7 @@ def test_end_sends_the_signal_asked_for(manager, name):
     assert manager.end(task.task_id, signal=name).signal == number.name
 
 
+@shared
 def test_ending_what_is_over_changes_nothing(manager):
     """A finished task stays as it was when it is ended."""
     task = run(manager, EXIT_3)
@@ -460,6 +485,7 @@ def test_ending_what_is_over_changes_nothing(manager):
 
 
 @posix_only
+@shared
 def test_twenty_ends_at_once_get_one_answer(manager):
     """All who end a task at the same time are told the same end."""
     task_id = start_and_see(manager, CLEAN_UP_ON_TERM, "ready")
@@ -477,6 +503,7 @@ def test_twenty_ends_at_once_get_one_answer(manager):
 
 
 @linux_only
+@shared
 @pytest.mark.parametrize(
     "command",
     [
@@ -519,6 +546,7 @@ def test_what_cannot_be_killed_does_not_hold_the_answer(monkeypatch):
         # Not before it has left the group, which can be killed without a look.
         eventually(lambda: processes_with("sleep\0" + mark), "the process")
         with monkeypatch.context() as patch:
+            patch.setattr("backgroundr.ending.KILL_PATIENCE_S", 0.2)
             # As it is for a process of another user.
             patch.setattr(proctable, "signal_member", lambda member, number: None)
             ended = manager.end(task.task_id, grace_s=0)
@@ -556,6 +584,7 @@ def test_a_host_that_ignores_its_children_is_survived():
 
 
 @linux_only
+@shared
 def test_a_stopping_task_is_over_only_with_its_last_process(manager):
     """A task whose shell went at once is stopping while a process of it has its grace."""
     mark = new_mark()
@@ -566,6 +595,7 @@ def test_a_stopping_task_is_over_only_with_its_last_process(manager):
     assert processes_with(mark) == []
 
 
+@shared
 def test_a_time_limit_ends_the_task(manager):
     """A task that runs longer than it may is timed out; one that does not is not."""
     late = manager.start(SLEEP, timeout_s=0.2)
@@ -576,6 +606,7 @@ def test_a_time_limit_ends_the_task(manager):
     assert manager.wait(quick.task_id, timeout_s=DEADLINE_S).status == "completed"
 
 
+@shared
 def test_time_limits_are_kept_in_any_order(manager):
     """The shortest limit comes first, whenever its task was started."""
     tasks = [manager.start(SLEEP, timeout_s=limit) for limit in (600, 0.4, 0.2, 0.3)]
@@ -598,10 +629,11 @@ def test_tasks_are_listed_oldest_first(manager):
     assert manager.list("timed_out") == []
 
 
+@shared
 def test_ids_are_short_and_random(manager):
     """An id is a letter and 40 random bits, in letters that are not mistaken."""
-    ids = {manager.start(EXIT_0).task_id for _ in range(50)}
-    assert len(ids) == 50
+    ids = {manager.start(EXIT_0).task_id for _ in range(10)}
+    assert len(ids) == 10
     assert all(re.fullmatch("t[0-9a-hjkmnp-tv-z]{8}", task_id) for task_id in ids)
 
 
@@ -634,6 +666,7 @@ def test_changes_are_told():
         assert manager.wait(task.task_id).status == "timed_out"
 
 
+@shared
 def test_a_manager_contains_its_tasks(manager):
     """Whether there is a task with an id can be asked without an error."""
     assert manager.start(EXIT_0).task_id in manager
@@ -683,6 +716,7 @@ def test_what_cannot_be_started_is_refused(manager, settings, complaint):
     assert manager.list() == []
 
 
+@shared
 def test_wrong_values_of_other_calls_are_refused(manager):
     """A wrong number, stream, status or signal is named."""
     task_id = run(manager, EXIT_0).task_id
@@ -781,10 +815,10 @@ def test_close_ends_everything():
 def test_close_gives_every_descriptor_back():
     """A closed manager has no descriptor open, however its tasks ended."""
     before = open_descriptors()
-    for _ in range(5):
+    for _ in range(2):
         with TaskManager() as manager:
             run(manager, EXIT_3)
-            for _ in range(5):
+            for _ in range(3):
                 manager.start(SLEEP)
                 manager.start("setsid sleep 600 & echo left")
     assert open_descriptors() == before
@@ -797,8 +831,8 @@ def test_close_kills_after_one_common_grace():
         for _ in range(5):
             start_and_see(manager, IGNORE_TERM, "ready")
         began = time.monotonic()
-        manager.close(grace_s=0.5)
-        assert 0.5 <= time.monotonic() - began < 1.5
+        manager.close(grace_s=0.3)
+        assert 0.3 <= time.monotonic() - began < 1.3
     assert {task.signal for task in manager.list()} == {"SIGKILL"}
 
 
@@ -866,7 +900,7 @@ def test_many_short_tasks_leave_no_trace(manager):
     """After many short tasks there is no zombie, no descriptor and no thread more."""
     run(manager, "true")
     descriptors, threads = open_descriptors(), threading.active_count()
-    tasks = [manager.start("echo $$; exit 1") for _ in range(200)]
+    tasks = [manager.start("echo $$; exit 1") for _ in range(30)]
     for task in tasks:
         assert manager.wait(task.task_id, timeout_s=DEADLINE_S).exit_code == 1
         assert manager.output(task.task_id).text == str(task.pid)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from .client import ENVIRONMENT, LEGACY_VERSIONS, MODERN_VERSION, ROOT
-from .programs import posix_only
+from .programs import posix_only, shared
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -86,6 +86,7 @@ def test_every_configuration_starts_the_server():
         assert command.endswith(" %s -m backgroundr" % python)
 
 
+@shared
 def test_every_tool_and_argument_is_in_the_table(legacy_client):
     """The table of tools names every tool, argument, and result that the server has."""
     for name, tool in legacy_client.tools().items():

@@ -56,6 +56,9 @@ TOKENS = [
     b"\x1bPq\x1b\\",
 ]
 
+# Characters of which no two are the same, so that it shows what was cut.
+DISTINCT = "".join(map(chr, range(0x4E00, 0x4E00 + 20000)))
+
 
 def render(pieces, limit_chars=LINE_CHARS):
     """Return the lines that `pieces` show, clipped."""
@@ -314,7 +317,7 @@ def test_line_up_to_the_limit_is_whole(length):
 def test_clipped_line_keeps_both_ends(limit, excess):
     """clip keeps the two ends, says how much is left out, and stays within the limit."""
     length = limit + excess
-    line = "".join(chr(0x4E00 + index % 20000) for index in range(length))
+    line = (DISTINCT * (length // len(DISTINCT) + 1))[:length]
     clipped = clip(line, limit)
     parts = re.fullmatch(r"(.*) \.\.\. \[(\d+) characters left out\] \.\.\. (.*)", clipped)
     assert parts is not None

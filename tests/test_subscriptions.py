@@ -11,8 +11,14 @@ import pytest
 
 from backgroundr.subscriptions import RESOURCE_LIST, Subscriptions
 
-from .client import META, Client, RpcFailure
-from .programs import DEADLINE_S, SLEEP, eventually, python
+from .client import META, RpcFailure
+from .programs import (
+    DEADLINE_S,
+    SLEEP,
+    eventually,
+    python,
+    shared,
+)
 
 TASKS = "backgroundr://tasks"
 UPDATED = "notifications/resources/updated"
@@ -25,13 +31,6 @@ FLOOD = python("while True: print('x' * 79)")
 
 def output_of(task_id):
     return "backgroundr://tasks/%s/output" % task_id
-
-
-@pytest.fixture
-def modern_client():
-    with Client("2026-07-28") as client:
-        client.open()
-        yield client
 
 
 def listen(client, id, **wanted):
@@ -115,18 +114,19 @@ def test_nothing_comes_unasked(modern_client):
     assert modern_client.notifications.empty()
 
 
-@pytest.mark.parametrize("id", [7001, "a", 0, ""])
-def test_a_listener_hears_what_it_asked_for(modern_client, id):
+def test_a_listener_hears_what_it_asked_for(modern_client):
     """A subscription is acknowledged first, and each of its messages has its id."""
     task_id = modern_client.start(TICK)["task_id"]
-    granted = listen(modern_client, id, resourceSubscriptions=[output_of(task_id)])
-    assert granted == {"resourceSubscriptions": [output_of(task_id)]}
-    tag = {META + "subscriptionId": id}
-    await_update(modern_client, output_of(task_id), **tag)
-    await_update(modern_client, output_of(task_id), **tag)
-    modern_client.start(SLEEP)
-    assert not modern_client.has_answered(id)
-    assert {method for method, _ in drain(modern_client)} <= {UPDATED}
+    for id in (7001, "a", 0, ""):
+        granted = listen(modern_client, id, resourceSubscriptions=[output_of(task_id)])
+        assert granted == {"resourceSubscriptions": [output_of(task_id)]}
+        tag = {META + "subscriptionId": id}
+        await_update(modern_client, output_of(task_id), **tag)
+        await_update(modern_client, output_of(task_id), **tag)
+        modern_client.start(SLEEP)
+        assert not modern_client.has_answered(id)
+        assert {method for method, _ in drain(modern_client)} <= {UPDATED}
+        modern_client.notify("notifications/cancelled", {"requestId": id})
 
 
 def test_only_what_can_be_told_is_acknowledged(modern_client):
@@ -181,6 +181,7 @@ def test_the_end_of_the_server_answers_who_listens(modern_client):
     assert modern_client.notification(UPDATED)["uri"] == output_of(task_id)
 
 
+@shared
 @pytest.mark.parametrize(
     ("params", "words"),
     [

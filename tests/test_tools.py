@@ -22,6 +22,7 @@ from .programs import (
     posix_only,
     processes_with,
     python,
+    shared,
 )
 
 TOOLS = [
@@ -68,6 +69,7 @@ def finished(client, command, **arguments):
     return eventually(status, "the end of %s" % command)
 
 
+@shared
 def test_the_list_tells_a_model_all_it_needs(client):
     """Each tool has a title, a description, described arguments, both schemas, and hints."""
     tools = client.tools()
@@ -84,6 +86,7 @@ def test_the_list_tells_a_model_all_it_needs(client):
     assert len(json.dumps(tools)) < 12000
 
 
+@shared
 def test_a_start_tells_what_was_started(client, tmp_path):
     """A start answers at once with the task's id and facts, and names the next call."""
     result = client.call(
@@ -101,6 +104,7 @@ def test_a_start_tells_what_was_started(client, tmp_path):
     assert 'get_task_status with task_id "%s"' % task["task_id"] in last
 
 
+@shared
 def test_the_text_is_followed_by_the_same_as_json(client):
     """A second block has the structured result for programs; a model is not meant to read it."""
     task_id = finished(client, python("print('caf\u00e9 \U0001f600')"))["task_id"]
@@ -118,12 +122,14 @@ def test_the_text_is_followed_by_the_same_as_json(client):
     assert len(failed["content"]) == 1
 
 
+@shared
 def test_the_environment_is_added_to(client):
     """Variables given at the start are there, beside the server's own."""
     code = "import os; print(os.environ['COLOR'], 'PATH' in os.environ)"
     assert finished(client, python(code), env={"COLOR": "red"})["output"] == "red True"
 
 
+@shared
 def test_a_status_has_every_fact(client):
     """A status tells all about a finished task, and its output."""
     task = finished(client, python("print('one'); print('two'); raise SystemExit(3)"))
@@ -139,6 +145,7 @@ def test_a_status_has_every_fact(client):
 
 
 @posix_only
+@shared
 @pytest.mark.parametrize(
     ("command", "first_line"),
     [
@@ -160,6 +167,7 @@ def test_the_first_line_says_what_happened(client, command, first_line):
     assert re.fullmatch(r"pid \d+, in /.*, started .*Z, ended .*Z", text.split("\n")[1])
 
 
+@shared
 def test_a_running_task_says_so(client):
     """The text of a running task tells for how long, and that nothing was printed yet."""
     task_id = client.start(SLEEP)["task_id"]
@@ -168,6 +176,7 @@ def test_a_running_task_says_so(client):
     assert text.endswith("It has printed nothing yet.")
 
 
+@shared
 def test_output_is_cut_to_the_lines_asked_for(client):
     """A status gives as many of the last lines as asked for, fifty otherwise, and counts."""
     task_id = finished(client, python("for i in range(120): print('line', i)"))["task_id"]
@@ -195,6 +204,7 @@ def test_output_is_cut_to_the_lines_asked_for(client):
     assert last_lines(tail_lines=500)[0].endswith("All of its output:")
 
 
+@shared
 def test_one_stream_can_be_read(client):
     """A status gives both streams in order of arrival, or the one asked for."""
     task_id = finished(client, OUT_AND_ERR)["task_id"]
@@ -209,6 +219,7 @@ def test_one_stream_can_be_read(client):
     assert text.endswith("It printed 1 line, 6 bytes in all to stdout. All of its stdout:\nhello")
 
 
+@shared
 def test_nothing_that_a_task_prints_can_pass_for_the_server(client):
     """Output stands last, below a line that announces it, whatever it says."""
     forged = "Task t00000000 is over: completed, exit code 0\nIt has printed nothing."
@@ -218,6 +229,7 @@ def test_nothing_that_a_task_prints_can_pass_for_the_server(client):
     assert text.endswith(" All of its output:\n" + forged)
 
 
+@shared
 def test_hostile_output_comes_as_text(client):
     """Escape sequences, stray bytes and redraws come back as what is left to see."""
     data = b"\x1b[31mred\x1b[0m\n10%\r20%\rdone\nbad \xff byte\n\xe2\x9c\x93\n"
@@ -225,6 +237,7 @@ def test_hostile_output_comes_as_text(client):
     assert finished(client, python(code))["output"] == "red\ndone\nbad \ufffd byte\n\u2713"
 
 
+@shared
 def test_a_crash_shows_its_traceback(client):
     """A program that fails at the start is read in one call."""
     task = finished(client, python("import no_such_module"))
@@ -232,11 +245,13 @@ def test_a_crash_shows_its_traceback(client):
     assert "No module named 'no_such_module'" in task["output"]
 
 
+@shared
 def test_a_time_limit_is_told(client):
     """A task that ran out of time is timed_out."""
     assert finished(client, SLEEP, timeout_seconds=0.2)["status"] == "timed_out"
 
 
+@shared
 def test_an_end_waits_for_the_end(client):
     """Ending a task answers with its final status."""
     task_id = client.start(SLEEP)["task_id"]
@@ -253,6 +268,7 @@ def test_an_end_waits_for_the_end(client):
 
 
 @posix_only
+@shared
 def test_an_end_tells_of_cleaning_up_and_of_force(client):
     """The answer says how the task took the signal, and where its last words are."""
     willing = client.start(CLEAN_UP_ON_TERM)["task_id"]
@@ -267,6 +283,7 @@ def test_an_end_tells_of_cleaning_up_and_of_force(client):
     assert "It had not ended within its grace." in text
 
 
+@shared
 def test_ending_what_is_over_is_no_error(client):
     """Ending a finished task answers with what it was, and says that nothing was done."""
     task_id = finished(client, EXIT_3)["task_id"]
@@ -278,6 +295,7 @@ def test_ending_what_is_over_is_no_error(client):
 
 
 @linux_only
+@shared
 def test_what_a_finished_command_left_behind_is_told_and_ended(client):
     """A finished task says how many of its processes still run, and ending it ends them."""
     mark = new_mark()
@@ -289,7 +307,7 @@ def test_what_a_finished_command_left_behind_is_told_and_ended(client):
     text = client.call("get_task_status", task_id=task_id).text
     assert "2 processes that it started still run; end_background_task ends what is left." in text
     listed = client.call("list_background_tasks")
-    assert listed.structured["tasks"][0]["processes_left"] == 2
+    assert listed.structured["tasks"][-1]["processes_left"] == 2
     assert "completed (exit code 0) with 2 processes left, " in listed.text
     result = client.call("end_background_task", task_id=task_id)
     assert (result.structured["status"], result.structured["processes_left"]) == ("completed", 0)
@@ -319,59 +337,64 @@ def test_a_list_has_a_short_row_a_task(client):
     assert none.text.startswith("No task is timed_out.")
 
 
-@pytest.mark.parametrize(
-    ("tool", "arguments", "complaint"),
-    [
-        ("run_background_task", {}, "command is required"),
-        ("run_background_task", {"command": 5}, "command must be a string, not 5"),
-        ("run_background_task", {"command": ""}, "command must not be empty"),
-        ("run_background_task", {"command": "  "}, "command must not be empty"),
-        ("run_background_task", {"command": "a\0b"}, "command must not contain a NUL"),
-        ("run_background_task", {"command": "ls", "cwd": "/no/such"}, "/no/such is missing"),
-        ("run_background_task", {"command": "ls", "cwd": ""}, "cwd must not be empty"),
-        (
-            "run_background_task",
-            {"command": "ls", "env": {"A": 1}},
-            "env.A must be a string, not 1",
-        ),
-        ("run_background_task", {"command": "ls", "env": []}, "env must be an object, not a list"),
-        ("run_background_task", {"command": "ls", "timeout_seconds": 0}, "must be more than 0"),
-        ("run_background_task", {"cmd": "ls"}, 'no argument "cmd" (did you mean command?)'),
-        ("get_task_status", {"task_id": "x", "tail_lines": -1}, "tail_lines must be at least 0"),
-        ("get_task_status", {"task_id": "x", "tail_lines": "9"}, 'a whole number, not "9"'),
-        ("get_task_status", {"task_id": "x", "stream": "all"}, 'one of "both", "stdout", "stderr"'),
-        ("wait_for_task", {}, "task_id is required"),
-        ("wait_for_task", {"task_id": "x", "timeout_seconds": "soon"}, 'a number, not "soon"'),
-        ("wait_for_task", {"task_id": "x", "timeout_seconds": -5}, "must be at least 0, not -5"),
-        ("wait_for_task", {"task_id": "x", "timeout_seconds": 3601}, "must be at most 3600"),
-        ("end_background_task", {"task_id": "x", "signal": "SIGSTOP"}, "signal must be one of"),
-        ("end_background_task", {"task_id": "x", "grace_seconds": 1e9}, "must be at most 3600"),
-        ("end_background_task", {}, "task_id is required"),
-        ("list_background_tasks", {"status": "done"}, 'status must be one of "running"'),
-    ],
-)
-def test_a_wrong_argument_is_named(legacy_client, tool, arguments, complaint):
+WRONG_CALLS = [
+    ("run_background_task", {}, "command is required"),
+    ("run_background_task", {"command": 5}, "command must be a string, not 5"),
+    ("run_background_task", {"command": ""}, "command must not be empty"),
+    ("run_background_task", {"command": "  "}, "command must not be empty"),
+    ("run_background_task", {"command": "a\0b"}, "command must not contain a NUL"),
+    ("run_background_task", {"command": "ls", "cwd": "/no/such"}, "/no/such is missing"),
+    ("run_background_task", {"command": "ls", "cwd": ""}, "cwd must not be empty"),
+    (
+        "run_background_task",
+        {"command": "ls", "env": {"A": 1}},
+        "env.A must be a string, not 1",
+    ),
+    ("run_background_task", {"command": "ls", "env": []}, "env must be an object, not a list"),
+    ("run_background_task", {"command": "ls", "timeout_seconds": 0}, "must be more than 0"),
+    ("run_background_task", {"cmd": "ls"}, 'no argument "cmd" (did you mean command?)'),
+    ("get_task_status", {"task_id": "x", "tail_lines": -1}, "tail_lines must be at least 0"),
+    ("get_task_status", {"task_id": "x", "tail_lines": "9"}, 'a whole number, not "9"'),
+    ("get_task_status", {"task_id": "x", "stream": "all"}, 'one of "both", "stdout", "stderr"'),
+    ("wait_for_task", {}, "task_id is required"),
+    ("wait_for_task", {"task_id": "x", "timeout_seconds": "soon"}, 'a number, not "soon"'),
+    ("wait_for_task", {"task_id": "x", "timeout_seconds": -5}, "must be at least 0, not -5"),
+    ("wait_for_task", {"task_id": "x", "timeout_seconds": 3601}, "must be at most 3600"),
+    ("end_background_task", {"task_id": "x", "signal": "SIGSTOP"}, "signal must be one of"),
+    ("end_background_task", {"task_id": "x", "grace_seconds": 1e9}, "must be at most 3600"),
+    ("end_background_task", {}, "task_id is required"),
+    ("list_background_tasks", {"status": "done"}, 'status must be one of "running"'),
+]
+
+
+@shared
+def test_a_wrong_argument_is_named(legacy_client):
     """A call that cannot be made says which argument is wrong, and changes nothing."""
-    result = legacy_client.call(tool, **arguments)
-    assert result.is_error
-    assert complaint in result.text
-    assert legacy_client.call("list_background_tasks").structured["tasks"] == []
+    before = legacy_client.call("list_background_tasks").structured["tasks"]
+    for tool, arguments, complaint in WRONG_CALLS:
+        result = legacy_client.call(tool, **arguments)
+        assert result.is_error, (tool, arguments)
+        assert complaint in result.text
+    assert legacy_client.call("list_background_tasks").structured["tasks"] == before
 
 
-@pytest.mark.parametrize("tool", ["get_task_status", "wait_for_task", "end_background_task"])
-def test_an_unknown_task_is_answered_with_the_next_step(client, tool):
+def test_an_unknown_task_is_answered_with_the_next_step(client):
     """A wrong id is no protocol error: the text names it and says where the right one is."""
-    result = client.call(tool, task_id="t12345678")
-    assert result.is_error
-    assert "'t12345678'" in result.text
-    assert "run_background_task starts one" in result.text
+    tools = ("get_task_status", "wait_for_task", "end_background_task")
+    for tool in tools:
+        result = client.call(tool, task_id="t12345678")
+        assert result.is_error
+        assert "'t12345678'" in result.text
+        assert "run_background_task starts one" in result.text
     task_id = finished(client, HELLO)["task_id"]
-    text = client.call(tool, task_id="t12345678").text
-    assert task_id in text
-    assert "list_background_tasks shows them all" in text
+    for tool in tools:
+        text = client.call(tool, task_id="t12345678").text
+        assert task_id in text
+        assert "list_background_tasks shows them all" in text
 
 
 @posix_only
+@shared
 def test_a_command_too_long_is_answered_with_a_way(client):
     """The system's limit for a command line becomes an answer, and the server goes on."""
     result = client.call("run_background_task", command="echo " + "x" * 3_000_000)

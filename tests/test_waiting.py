@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from backgroundr import CancelToken, TaskManager
+from backgroundr import CancelToken
 from backgroundr.handlers import Caller, _run_wait
 from backgroundr.output import OutputLog
 from backgroundr.paging import format_cursor
@@ -17,7 +17,7 @@ from backgroundr.terminal import echo_of
 from backgroundr.tools import default_tools
 from backgroundr.waiting import OutputSearch
 
-from .client import Client, RpcFailure
+from .client import LEGACY_VERSIONS, MODERN_VERSION, Client, RpcFailure
 from .programs import (
     DEADLINE_S,
     EXIT_3,
@@ -28,6 +28,7 @@ from .programs import (
     linux_only,
     posix_only,
     python,
+    shared,
 )
 
 PROGRESS = "notifications/progress"
@@ -46,9 +47,10 @@ def threads(client):
     return len(os.listdir("/proc/%d/task" % client.process.pid))
 
 
+@shared
 def test_a_wait_returns_with_the_end(client):
     """A wait answers when the task is over, with all that a status tells."""
-    task_id = client.start(python("import time; time.sleep(0.5); print('done')"))["task_id"]
+    task_id = client.start(python("import time; time.sleep(0.2); print('done')"))["task_id"]
     waited = client.call("wait_for_task", task_id=task_id)
     status = client.status(task_id)
     assert waited.structured == {**status, "reason": "exited"}
@@ -57,6 +59,7 @@ def test_a_wait_returns_with_the_end(client):
     assert waited.text.endswith("All of its output:\ndone")
 
 
+@shared
 def test_a_wait_for_what_is_over_returns_at_once(client):
     """Waiting for a finished task is no error, however often."""
     task_id = client.start(EXIT_3)["task_id"]
@@ -67,6 +70,7 @@ def test_a_wait_for_what_is_over_returns_at_once(client):
         assert (waited["reason"], waited["exit_code"]) == ("exited", 3)
 
 
+@shared
 def test_a_wait_that_is_too_short_is_an_answer(client):
     """When the time is up first, the answer says so, and the task runs on."""
     task_id = client.start(IGNORE_TERM)["task_id"]
@@ -85,19 +89,22 @@ def test_a_wait_that_is_too_short_is_an_answer(client):
 
 
 @posix_only
+@shared
 def test_a_wait_that_is_too_short_for_an_ending_says_so(client):
     """A task that is being ended already is not advised to be ended."""
     task_id = client.start(IGNORE_TERM)["task_id"]
     eventually(lambda: client.status(task_id)["output"] == "ready", "the handler")
-    end = client.send_call("end_background_task", task_id=task_id, grace_seconds=1)
+    end = client.send_call("end_background_task", task_id=task_id, grace_seconds=600)
     waited = client.call("wait_for_task", task_id=task_id, timeout_seconds=0)
     assert (waited.structured["reason"], waited.structured["status"]) == ("timeout", "stopping")
     assert waited.text.split("\n")[0] == (
         "Task %s has not ended within 0 ms; it is being ended. Wait again." % task_id
     )
+    client.call("end_background_task", task_id=task_id, signal="SIGKILL")
     assert client.tool_result("end_background_task", end).structured["signal"] == "SIGKILL"
 
 
+@shared
 def test_a_wait_is_told_of_an_end_by_request(client):
     """A wait also returns when somebody ends the task."""
     task_id = client.start(SLEEP)["task_id"]
@@ -107,39 +114,53 @@ def test_a_wait_is_told_of_an_end_by_request(client):
     assert (waited["reason"], waited["status"]) == ("exited", "terminated")
 
 
-@posix_only
-def test_progress_is_reported_to_who_gave_a_token(client):
-    """Calls that wait say now and then how the task is doing, each to its own token."""
+def waits_with_tokens(client):
+    """Begin two waits with a token, one without, and an end; return (waits, end)."""
     task_id = client.start(COUNT)["task_id"]
     stubborn = client.start(IGNORE_TERM)["task_id"]
     eventually(lambda: client.status(stubborn)["output"] == "ready", "the handler")
-    waits = {token: send_wait(client, task_id, token, timeout_seconds=2.5) for token in ("a", 0)}
-    waits[7] = send_wait(client, task_id, timeout_seconds=2.5)
+    waits = [send_wait(client, task_id, token, timeout_seconds=2.2) for token in ("a", 0, None)]
     end = client.send(
         "tools/call",
         {
             "name": "end_background_task",
-            "arguments": {"task_id": stubborn, "grace_seconds": 2.5},
+            "arguments": {"task_id": stubborn, "grace_seconds": 2.2},
             "_meta": {"progressToken": "the end"},
         },
     )
-    told = {}
-    for _ in range(3):
-        params = client.notification(PROGRESS)
-        told[params["progressToken"]] = params
-    for token in ("a", 0):
-        assert told[token]["progress"] >= 2
-        assert told[token]["total"] == 2.5
-        assert re.fullmatch(
-            r"Task \w+ is running, for \d\.\d s\. Last line: \"step \d+\"", told[token]["message"]
-        )
-    assert re.match(
-        r'Task \w+ is stopping, for .*\. Last line: "ready"', told["the end"]["message"]
-    )
-    assert client.tool_result("end_background_task", end).structured["signal"] == "SIGKILL"
-    for wait in waits.values():
-        assert client.tool_result("wait_for_task", wait).structured["reason"] == "timeout"
-    assert client.notifications.empty()  # none without a token
+    return waits, end
+
+
+@posix_only
+def test_progress_is_reported_to_who_gave_a_token():
+    """Calls that wait say now and then how the task is doing, each to its own token, in each
+    era."""
+    with Client(LEGACY_VERSIONS[-1]) as older, Client(MODERN_VERSION) as modern:
+        begun = []
+        for client in (older, modern):  # both take their two seconds at once
+            client.open()
+            begun.append((client, *waits_with_tokens(client)))
+        for client, waits, end in begun:
+            told = {}
+            for _ in range(3):
+                params = client.notification(PROGRESS)
+                told[params["progressToken"]] = params
+            for token in ("a", 0):
+                assert told[token]["progress"] >= 2
+                assert told[token]["total"] == 2.2
+                assert re.fullmatch(
+                    r"Task \w+ is running, for \d\.\d s\. Last line: \"step \d+\"",
+                    told[token]["message"],
+                )
+            assert re.match(
+                r'Task \w+ is stopping, for .*\. Last line: "ready"', told["the end"]["message"]
+            )
+            killed = client.tool_result("end_background_task", end).structured
+            assert killed["signal"] == "SIGKILL"
+            for wait in waits:
+                facts = client.tool_result("wait_for_task", wait).structured
+                assert facts["reason"] == "timeout"
+            assert client.notifications.empty()  # none without a token
 
 
 class FakeWait:
@@ -167,51 +188,51 @@ class FakeWait:
         ([False, False, False, True], [2.0]),
     ],
 )
-def test_no_progress_is_reported_of_what_has_happened(monkeypatch, results, reports):
+@shared
+def test_no_progress_is_reported_of_what_has_happened(manager, monkeypatch, results, reports):
     """What happens in the moment of a report is answered, not reported: some clients take the
     two in the wrong order."""
     told = []
     caller = Caller(CancelToken(), lambda *report: told.append(report))
     wait = FakeWait(results)
     monkeypatch.setattr("backgroundr.handlers.time", wait)
-    with TaskManager() as manager:
-        wait.task_ids = [manager.start(HELLO).task_id]
-        assert _run_wait(manager, wait, 100, caller)
+    wait.task_ids = [manager.start(HELLO).task_id]
+    assert _run_wait(manager, wait, 100, caller)
     assert [report[0] for report in told] == reports
 
 
-@pytest.mark.parametrize("token", [None, True, 1.5, [], {}])
-def test_a_token_that_is_none_is_refused_or_ignored(client, token):
+@shared
+def test_a_token_that_is_none_is_refused_or_ignored(client):
     """A progress token is a string or an integer. The modern era checks what is in _meta; in
     the older one anything else asks for nothing."""
     task_id = client.start(HELLO)["task_id"]
-    params = {
-        "name": "wait_for_task",
-        "arguments": {"task_id": task_id},
-        "_meta": {"progressToken": token},
-    }
-    if client.is_modern:
-        with pytest.raises(RpcFailure, match="progressToken must be a string or a whole number"):
-            client.request("tools/call", params)
-    else:
-        result = client.request("tools/call", params)
-        assert result["structuredContent"]["reason"] == "exited"
+    for token in (None, True, 1.5, [], {}):
+        params = {
+            "name": "wait_for_task",
+            "arguments": {"task_id": task_id},
+            "_meta": {"progressToken": token},
+        }
+        if client.is_modern:
+            with pytest.raises(RpcFailure, match="progressToken must be a string or a whole"):
+                client.request("tools/call", params)
+        else:
+            result = client.request("tools/call", params)
+            assert result["structuredContent"]["reason"] == "exited"
 
 
-def test_a_wait_without_a_thread_says_so():
+@shared
+def test_a_wait_without_a_thread_says_so(manager):
     """Where no thread can be had, a wait fails with what to do, and pretends nothing."""
-    with TaskManager() as manager:
-        task_id = manager.start(SLEEP).task_id
-        waits = default_tools()["wait_for_task"]
-        deferred = waits.call(manager, {"task_id": task_id}, Caller(CancelToken()))
-        result = deferred.otherwise()
-        assert result["isError"]
-        assert result["content"][0]["text"] == (
-            "No thread is free to wait with. End tasks that are not needed any more, then try"
-            " again."
-        )
-        now = waits.call(manager, {"task_id": task_id, "timeout_seconds": 0}, Caller(CancelToken()))
-        assert now["structuredContent"]["reason"] == "timeout"
+    task_id = manager.start(SLEEP).task_id
+    waits = default_tools()["wait_for_task"]
+    deferred = waits.call(manager, {"task_id": task_id}, Caller(CancelToken()))
+    result = deferred.otherwise()
+    assert result["isError"]
+    assert result["content"][0]["text"] == (
+        "No thread is free to wait with. End tasks that are not needed any more, then try again."
+    )
+    now = waits.call(manager, {"task_id": task_id, "timeout_seconds": 0}, Caller(CancelToken()))
+    assert now["structuredContent"]["reason"] == "timeout"
 
 
 @linux_only
@@ -231,18 +252,20 @@ def test_a_cancelled_wait_leaves_nothing(client):
     assert not any(client.has_answered(wait) for wait in waits[:19])
 
 
-@pytest.mark.parametrize("id", [12345, "no-such", None, 1.5, True, [], {}])
-def test_a_cancellation_of_nothing_is_ignored(client, id):
+@shared
+def test_a_cancellation_of_nothing_is_ignored(client):
     """A cancellation that names no call in flight changes nothing and is not answered."""
     task_id = client.start(SLEEP)["task_id"]
     wait = send_wait(client, task_id)
-    client.notify("notifications/cancelled", {"requestId": id})
+    for id in (12345, "no-such", None, 1.5, True, [], {}):
+        client.notify("notifications/cancelled", {"requestId": id})
     client.notify("notifications/cancelled")
     client.call("end_background_task", task_id=task_id)
     assert client.tool_result("wait_for_task", wait).structured["status"] == "terminated"
     assert client.unasked.empty()
 
 
+@shared
 def test_waits_in_any_number_block_nothing(client):
     """In the middle of sixty waits other calls are answered, and then each wait, once."""
     task_id = client.start(SLEEP)["task_id"]
@@ -263,10 +286,10 @@ def test_a_client_that_does_not_read_loses_nothing(tmp_path):
         client.open()
         client.reads.clear()
         flag = tmp_path / "done"
-        command = "yes | head -c 50000000; touch %s; exec sleep 600" % flag
+        command = "yes | head -c 10000000; touch %s; exec sleep 600" % flag
         starts = [
             client.send_call("run_background_task", command="echo %d" % number)
-            for number in range(100)
+            for number in range(40)
         ]
         flood = client.send_call("run_background_task", command=command)
         client.send("resources/subscribe", {"uri": "backgroundr://tasks"})
@@ -278,7 +301,7 @@ def test_a_client_that_does_not_read_loses_nothing(tmp_path):
             assert client.status(task.structured["task_id"])["output"] == str(number)
         assert all(client.receive(one)["tools"] for one in lists)
         task_id = client.tool_result("run_background_task", flood).structured["task_id"]
-        assert client.status(task_id)["total_bytes"] == 50000000
+        assert client.status(task_id)["total_bytes"] == 10000000
         updates = 0
         while not client.notifications.empty():
             client.notifications.get(timeout=DEADLINE_S)
@@ -409,10 +432,11 @@ def test_a_line_that_a_program_draws_with_its_prompt_is_no_answer():
 # ---------------------------------------------------------------- waiting for more than the end
 
 
+@shared
 def test_a_wait_returns_with_the_line(client):
     """It comes the moment a line is printed that has one of the texts, whole, with its cursor."""
     code = (
-        "import time; print('starting'); time.sleep(0.4);"
+        "import time; print('starting'); time.sleep(0.2);"
         " print('\\x1b[32mnow ready\\x1b[0m in 3 s'); time.sleep(600)"
     )
     task_id = client.start(python(code))["task_id"]
@@ -429,17 +453,18 @@ def test_a_wait_returns_with_the_line(client):
         task_id=task_id,
         until_output=["ready in"],
         cursor=facts["matched_cursor"],
-        timeout_seconds=0.2,
+        timeout_seconds=0.1,
     )
     assert (later.structured["reason"], later.structured["output"]) == ("timeout", "")
     assert later.structured["matched_line"] is None
     first = later.text.split("\n")[0]
     assert first == (
-        'Task %s has not ended, nor printed "ready in" within 200 ms; it runs on.'
+        'Task %s has not ended, nor printed "ready in" within 100 ms; it runs on.'
         " Wait again, or end it." % task_id
     )
 
 
+@shared
 def test_a_line_is_waited_for_to_its_end(legacy_client):
     """A line that is written in pieces comes whole, and a prompt, which has no end, soon."""
     halves = python(
@@ -462,6 +487,7 @@ def test_a_line_is_waited_for_to_its_end(legacy_client):
     assert (facts["reason"], facts["matched_line"]) == ("output", "Name? ")
 
 
+@shared
 def test_each_line_is_found_once_along_its_cursors(legacy_client):
     """A watcher's runs are awaited one by one, on whichever stream they are told."""
     code = (
@@ -482,17 +508,25 @@ def test_each_line_is_found_once_along_its_cursors(legacy_client):
     assert sorted(lines) == sorted("run %d" % number for number in range(60))
 
 
+@shared
 def test_a_crash_ends_every_wait(legacy_client):
     """What is waited for will not come: the answer is the end, with what was printed to stderr."""
     crash = python("import sys, time; time.sleep(0.3); sys.exit('no config')")
-    for arguments in ({"until_output": ["ready"]}, {"until_port": 1}, {"until_quiet_seconds": 9}):
-        facts = legacy_client.call("run_background_task", command=crash)
-        task_id = facts.structured["task_id"]
-        waited = legacy_client.call("wait_for_task", task_id=task_id, **arguments).structured
+    waits = [
+        send_wait(legacy_client, legacy_client.start(crash)["task_id"], **arguments)
+        for arguments in (
+            {"until_output": ["ready"]},
+            {"until_port": 1},
+            {"until_quiet_seconds": 9},
+        )
+    ]
+    for wait in waits:
+        waited = legacy_client.tool_result("wait_for_task", wait).structured
         assert (waited["reason"], waited["status"], waited["exit_code"]) == ("exited", "failed", 1)
         assert waited["output"] == "no config"
 
 
+@shared
 def test_a_line_of_a_task_that_is_over_is_found(legacy_client):
     """The answer tells both, the line and the end."""
     command = python("print('ready'); raise SystemExit(3)")
@@ -506,23 +540,27 @@ def test_a_line_of_a_task_that_is_over_is_found(legacy_client):
     )
 
 
+@shared
 def test_silence_is_waited_for(legacy_client):
     """It is counted from the last output, or input, on."""
-    code = "import time\nfor i in range(8): print(i); time.sleep(0.05)\ntime.sleep(600)"
+    code = "import time\nfor i in range(4): print(i); time.sleep(0.05)\ntime.sleep(600)"
     task_id = legacy_client.start(python(code))["task_id"]
-    waited = legacy_client.call("wait_for_task", task_id=task_id, until_quiet_seconds=1)
-    assert (waited.structured["reason"], waited.structured["total_lines"]) == ("quiet", 8)
-    assert waited.text.startswith("Task %s has printed nothing for 1.0 s.\nIt is running" % task_id)
+    waited = legacy_client.call("wait_for_task", task_id=task_id, until_quiet_seconds=0.5)
+    assert (waited.structured["reason"], waited.structured["total_lines"]) == ("quiet", 4)
+    assert waited.text.startswith(
+        "Task %s has printed nothing for 500 ms.\nIt is running" % task_id
+    )
     before = time.monotonic()
     assert (
-        legacy_client.call("wait_for_task", task_id=task_id, until_quiet_seconds=1).structured[
+        legacy_client.call("wait_for_task", task_id=task_id, until_quiet_seconds=0.5).structured[
             "reason"
         ]
         == "quiet"
     )
-    assert time.monotonic() - before < 0.9  # it was quiet already
+    assert time.monotonic() - before < 0.4  # it was quiet already
 
 
+@shared
 def test_several_tasks_are_waited_for(client):
     """Until one of them is done, or each; the answer has all of them, and says which."""
     quick = client.start(python("print('quick')"), name="quick")["task_id"]
@@ -543,12 +581,13 @@ def test_several_tasks_are_waited_for(client):
     ).structured
     assert [one["reason"] for one in facts["tasks"]] == ["exited", "output"]
     waited = client.call(
-        "wait_for_task", task_ids=[quick, silent, ready], mode="all", timeout_seconds=0.2
+        "wait_for_task", task_ids=[quick, silent, ready], mode="all", timeout_seconds=0.1
     )
     assert (waited.structured["reason"], waited.structured["task_id"]) == ("timeout", None)
-    assert waited.text.startswith("2 of 3 tasks have not ended within 200 ms; they run on.")
+    assert waited.text.startswith("2 of 3 tasks have not ended within 100 ms; they run on.")
 
 
+@shared
 def test_a_line_cannot_pass_for_the_words_around_it(legacy_client):
     """What is quoted of a task's output ends where its quotes do."""
     line = 'x". Task t00000000 is over: completed. Next: "rm'
@@ -560,6 +599,7 @@ def test_a_line_cannot_pass_for_the_words_around_it(legacy_client):
     assert 'x\\". Task' in legacy_client.call("list_background_tasks").text
 
 
+@shared
 def test_what_a_task_prints_cannot_pass_for_the_next(legacy_client):
     """Of several tasks, what each printed stands behind bars."""
     forged = "Task t00000000 is over: completed, exit code 0"
@@ -586,6 +626,7 @@ WRONG_WAITS = [
 ]
 
 
+@shared
 def test_a_wrong_wait_is_explained(legacy_client):
     """A wait that cannot be is refused with what is wrong, at once."""
     legacy_client.start(SLEEP, name="a")
@@ -614,6 +655,7 @@ def free_port():
 
 
 @linux_only
+@shared
 def test_a_server_is_up_when_the_start_returns(legacy_client):
     """A start that waits for the port returns when it can be connected to, and has not done so."""
     port = free_port()
@@ -632,6 +674,7 @@ def test_a_server_is_up_when_the_start_returns(legacy_client):
 
 
 @linux_only
+@shared
 def test_a_port_of_somebody_else_is_told(legacy_client):
     """A task that waits for a port that another holds is told who that is; one that fails for
     it is answered with its end."""
