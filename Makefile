@@ -8,14 +8,18 @@ CHECK_VENV ?= .check-venv
 # Pinned, so that a new release of a tool does not fail an old commit. Python 3.10 or newer.
 CHECK_TOOLS = ruff==0.17.6 mypy==2.4.1
 
-.PHONY: demo test test-all check format bench clean
+# In which form the program is tested: package, wheel, single, pyz or vendored (tests/forms.py).
+FORM ?= package
+FORMS ?= package wheel single pyz vendored
+
+.PHONY: demo test test-all test-forms check format single pyz bench clean
 
 demo:
 	$(PYTHON) -m backgroundr --demo
 
 # Another set of tests: make test TESTS="tests/test_tools.py -k list"
 test: $(VENV)/ready
-	$(VENV)/bin/python -m pytest $(TESTS)
+	TEST_FORM=$(FORM) $(VENV)/bin/python -m pytest $(TESTS)
 
 $(VENV)/ready:
 	$(PYTHON) -m venv $(VENV) || { echo "This Python cannot make an environment;" \
@@ -29,6 +33,20 @@ test-all:
 	    echo "== Python $$version"; \
 	    $(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venv-$$version </dev/null; \
 	done
+
+# The suite on each form of the program.
+test-forms:
+	@set -e; for form in $(FORMS); do \
+	    echo "== form: $$form"; \
+	    $(MAKE) --no-print-directory test FORM=$$form </dev/null; \
+	done
+
+# The whole program as one readable file, and as a zip application.
+single:
+	$(PYTHON) -m backgroundr.amalgamate
+
+pyz:
+	$(PYTHON) -m backgroundr.amalgamate --pyz
 
 # Style, types as each system sees them, and the floors of the design.
 check: $(CHECK_VENV)/ready $(VENV)/ready

@@ -6,16 +6,13 @@ where something does not work.
 
 from __future__ import annotations
 
-import http.client
+import errno
 import json
 import os
 import queue
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-import textwrap
 import threading
 import time
 
@@ -23,7 +20,7 @@ from .version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional, Set
+    from typing import Any, Dict, List, Optional, Set, Tuple
 
 _PROTOCOL_VERSION = "2025-11-25"
 _ANSWER_TIMEOUT_S = 15
@@ -49,6 +46,8 @@ class _DemoFailed(Exception):
 
 def run_demo() -> int:
     """Show a server at work, on stdout; return 0, or 1 when something did not work."""
+    import tempfile
+
     say = _Narrator()
     say.title("backgroundr %s: a client and a server, here, for some seconds" % __version__)
     try:
@@ -114,7 +113,14 @@ def _play(client: _Client, say: _Narrator, directory: str) -> Set[int]:
     if match is None:
         raise _DemoFailed("the web server printed %(output)r" % server)
     port = int(match.group(1))
-    say.note("GET http://127.0.0.1:%d/ answers %s" % (port, _get(port)))
+    try:
+        say.note("GET http://127.0.0.1:%d/ answers %s" % (port, _get(port)))
+        has_network = True
+    except OSError as error:
+        if error.errno != errno.ENETUNREACH:  # a sandbox may be without even the loopback
+            raise
+        say.note("its page cannot be fetched here: %s" % error.strerror)
+        has_network = False
 
     say.step("A program that asks is answered, one call a line")
     command = python + " -u -i -q"
@@ -138,8 +144,9 @@ def _play(client: _Client, say: _Narrator, directory: str) -> Set[int]:
     say.step("The web server is ended, with all that it started")
     ended = client.call(say, "end_background_task", {"task_id": "web"})
     _check(ended["status"] == "terminated", "the web server is still %(status)s" % ended)
-    _check(_get(port) is None, "port %d is still served" % port)
-    say.note("port %d is free again" % port)
+    if has_network:
+        _check(_get(port) is None, "port %d is still served" % port)
+        say.note("port %d is free again" % port)
 
     say.step("All are remembered until the server exits")
     tasks = client.call(say, "list_background_tasks", {})["tasks"]
@@ -162,12 +169,25 @@ def _check(condition: bool, problem: str) -> None:
         raise _DemoFailed(problem)
 
 
-def _join_paths(first: str, others: Optional[str]) -> str:
-    return first + os.pathsep + others if others else first
+def _this_program() -> Tuple[List[str], List[str]]:
+    """Return the arguments by which Python runs this program, and where it is to look for it."""
+    path = os.path.abspath(__file__)
+    if not __name__.endswith(".demo"):  # all of it is in this file
+        return ["-I", path], []
+    for _ in __name__.split("."):
+        path = os.path.dirname(path)
+    return ["-m", __name__.rpartition(".")[0]], [path]
+
+
+def _environment_with(name: str, first: List[str]) -> str:
+    """Return a variable that is a list of paths, with others before those that are there."""
+    return os.pathsep.join(first + list(filter(None, [os.environ.get(name)])))
 
 
 def _get(port: int) -> Optional[str]:
     """Return the status line of a request to a local web server; None when nobody listens."""
+    import http.client
+
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/")
@@ -195,6 +215,8 @@ class _Narrator:
     """Prints what happens; in color and as wide as it is for a terminal, plain otherwise."""
 
     def __init__(self) -> None:
+        import shutil
+
         is_terminal = sys.stdout.isatty()
         # https://no-color.org
         plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
@@ -229,6 +251,8 @@ class _Narrator:
         self._print("This did not work: ", text, "1;31")
 
     def _print(self, prefix: str, text: str, style: Optional[str]) -> None:
+        import textwrap
+
         # A terminal of the C locale cannot show every character that a command prints.
         encoding = sys.stdout.encoding or "ascii"
         text = text.encode(encoding, "replace").decode(encoding)
@@ -246,10 +270,9 @@ class _Client:
     """A small MCP client of one server process, which it starts."""
 
     def __init__(self) -> None:
-        package = __package__ or "backgroundr"
-        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        program, places = _this_program()
         self._server = subprocess.Popen(
-            [sys.executable, "-m", package],
+            [sys.executable, *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # Ctrl-C is for the demo, which then closes the server's input.
@@ -257,8 +280,8 @@ class _Client:
             # The commands of the demo name the interpreter without its directory.
             env={
                 **os.environ,
-                "PYTHONPATH": _join_paths(root, os.environ.get("PYTHONPATH")),
-                "PATH": _join_paths(os.path.dirname(sys.executable), os.environ.get("PATH")),
+                "PYTHONPATH": _environment_with("PYTHONPATH", places),
+                "PATH": _environment_with("PATH", [os.path.dirname(sys.executable)]),
             },
         )
         self._lines: queue.Queue[bytes] = queue.Queue()

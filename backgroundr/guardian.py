@@ -22,7 +22,7 @@ from .proctable import MarkedTree, hide_process_posix, kill_group, now_ticks, su
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Collection, Optional, Set
+    from typing import Any, Collection, Dict, Optional, Set
 
 # Between SIGTERM and SIGKILL, when the server is gone.
 GUARDIAN_GRACE_S = 1.0
@@ -39,10 +39,14 @@ _HAS_PROC = os.path.exists("/proc/self/stat")
 # A line in its pipe: those who are left had their grace.
 _NO_GRACE = b"!\n"
 
-# What it is made of, in the order in which each imports the others.
+# What it is made of, in the order in which each imports the others. All is run as one module.
 _PARTS = ("marks", "proctable", "ending", "guardian")
+# How the line begins that stands above each module where all are joined into one file.
+PART_MARK = "# backgroundr/"
 
-# It gets its text, of a length that is told, through the pipe.
+# It gets its text, of a length that is told, through the pipe: these four modules, as they were
+# read when the server began. Its own files may be gone or changed by the time that it is started,
+# and a command line that named them would not tell what is running.
 _LOADER = """
 import os, sys
 text = b""
@@ -51,13 +55,12 @@ while len(text) < int(sys.argv[1]):
 exec(text)
 """
 _PROGRAM = """
-package = type(sys)("backgroundr")
-sys.modules[package.__name__] = package
+from __future__ import annotations
+module = type(sys)("backgroundr")
+module.__package__ = module.__name__
 for name, source in %r:
-    module = type(sys)(package.__name__ + "." + name)
-    module.__package__ = package.__name__
-    sys.modules[module.__name__] = module
     exec(compile(source, name + ".py", "exec"), vars(module))
+    sys.modules[module.__name__ + "." + name] = module
 module.guard(%d, %d)
 """
 
@@ -68,15 +71,29 @@ def guardian_program(base_mark: int) -> Optional[bytes]:
     To be called before anything is started, and early: by the time that a guardian is started,
     the package may have been replaced by another version, or removed.
     """
-    parts = []
-    for name in _PARTS:
-        module: Any = sys.modules["%s.%s" % (__package__, name)]
-        try:
-            source = module.__loader__.get_data(module.__file__)
-        except (AttributeError, OSError):
-            return None
-        parts.append((name, source))
+    try:
+        joined = _parts_of(_source_of(__name__))
+        package = __name__.rpartition(".")[0]
+        parts = [(one, joined.get(one) or _source_of(package + "." + one)) for one in _PARTS]
+    except (KeyError, AttributeError, OSError):
+        return None
     return (_PROGRAM % (parts, base_mark, now_ticks())).encode()
+
+
+def _source_of(name: str) -> bytes:
+    """Return the source of a module that is loaded, wherever it came from."""
+    module: Any = sys.modules[name]
+    source: bytes = module.__loader__.get_data(module.__file__)
+    return source
+
+
+def _parts_of(source: bytes) -> Dict[str, bytes]:
+    """Return the modules that are joined in a file, by name; none where it is one of them."""
+    parts = {}
+    for part in source.split(("\n" + PART_MARK).encode())[1:]:
+        name, _, text = part.partition(b".py\n")
+        parts[name.decode()] = text
+    return parts
 
 
 class Guardian:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .ports import PortHolder
     from .proctree import Tree
 
-    Pieces = List[Tuple[str, bytes]]
+    Fragments = List[Tuple[str, bytes]]
 
 # Why a wait is over.
 ENDED = "exited"
@@ -111,7 +111,7 @@ class OutputSearch:
             self.place[stream] = max(begin, self.place[stream])
 
     def look(
-        self, pieces: Pieces, open_streams: Set[str]
+        self, pieces: Fragments, open_streams: Set[str]
     ) -> Optional[Tuple[str, Dict[str, int], bool]]:
         """Look at what there is from the place on, and go on behind it the next time.
 

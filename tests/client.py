@@ -10,21 +10,18 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 import traceback
-from pathlib import Path
 
 from backgroundr.schema import check
 
+from .forms import SERVER
 from .messages import LEGACY_VERSIONS, META, MODERN_VERSION, Transcript
 from .programs import DEADLINE_S
 
-ROOT = Path(__file__).resolve().parent.parent
-SERVER = [sys.executable, "-m", "backgroundr"]
-# For a program that imports the package, or runs it, from wherever it is started.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+# In which a program imports the package, or runs it, from wherever it is started.
+ENVIRONMENT = dict(os.environ)
 
 
 class RpcFailure(Exception):
@@ -48,19 +45,21 @@ class ToolResult:
 class Client:
     """One client and the server process that it starts.
 
-    version: the protocol revision it speaks. flags: of the server's command line. Other
-    arguments are those of Popen. A server that wrote to stderr fails the test at `close`,
-    unless `stderr_text` was read before.
+    version: the protocol revision it speaks. server, flags: the command line. Other arguments
+    are those of Popen. A server that wrote to stderr fails the test at `close`, unless
+    `stderr_text` was read before.
     """
 
-    def __init__(self, version: str = LEGACY_VERSIONS[-1], flags=(), env=None, **popen) -> None:
+    def __init__(
+        self, version: str = LEGACY_VERSIONS[-1], flags=(), env=None, server=SERVER, **popen
+    ) -> None:
         self.version = version
         self.is_modern = version == MODERN_VERSION
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._stderr_seen = False
         popen.setdefault("stderr", self._stderr)
         self.process = subprocess.Popen(
-            SERVER + list(flags),
+            [*server, *flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**ENVIRONMENT, **(env or {})},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -9,6 +10,17 @@ import pytest
 from backgroundr import TaskManager
 
 from .client import ENVIRONMENT, LEGACY_VERSIONS, MODERN_VERSION, SERVER, Client
+from .forms import FORM
+
+
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory):
+    """Python looks into the current directory first: be where no checkout is, but to test that."""
+    here = os.getcwd()
+    if FORM != "package":
+        os.chdir(str(tmp_path_factory.mktemp("elsewhere")))
+    yield
+    os.chdir(here)
 
 
 def pytest_configure(config):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import shlex
+import socket
 import sys
 import time
 
@@ -112,6 +113,13 @@ def processes_in(directory: str) -> list[int]:
         if place.startswith(os.path.join(directory, "")):
             found.append(int(name))
     return [pid for pid in found if is_alive(pid)]
+
+
+def free_port() -> int:
+    """Return the number of a TCP port that nobody uses."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def new_mark() -> str:

@@ -6,10 +6,11 @@ import json
 import subprocess
 import sys
 
-from .client import ROOT
+from .forms import ROOT, checkout_only
 from .programs import DEADLINE_S, posix_only
 
 
+@checkout_only
 @posix_only
 def test_the_benchmark_measures_and_reports(tmp_path):
     """A quick run of some figures prints a row of its table for each, and writes them as JSON."""

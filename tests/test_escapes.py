@@ -16,6 +16,7 @@ from backgroundr import TaskManager
 from backgroundr.marks import ENV_NAME
 
 from .client import ENVIRONMENT, Client
+from .forms import PACKAGE
 from .programs import eventually, is_alive, linux_only, new_mark, processes_with
 
 pytestmark = linux_only
@@ -255,7 +256,7 @@ def test_a_server_inside_a_task_ends_its_own_and_is_ended_whole(manager, tmp_pat
     outer_mark, ended_mark, left_mark = new_mark(), new_mark(), new_mark()
     program = (
         "import sys, time\n"
-        "from backgroundr import TaskManager\n"
+        f"from {PACKAGE} import TaskManager\n"
         "manager = TaskManager()\n"
         "command = 'env -i setsid -f sleep %s; exec env -i sleep %s'\n"
         "task = manager.start(command % (sys.argv[1], sys.argv[1]))\n"

@@ -11,7 +11,8 @@ import pytest
 
 from backgroundr import TaskManager
 
-from .client import Client
+from .client import ENVIRONMENT, Client
+from .forms import PACKAGE
 from .programs import eventually, is_alive, linux_only, new_mark, processes_with
 
 pytestmark = linux_only
@@ -117,17 +118,17 @@ def test_a_host_program_that_dies_is_guarded_too(tmp_path):
     mark = new_mark()
     program = (
         "import os, time\n"
-        "from backgroundr import TaskManager\n"
+        "from %s import TaskManager\n"
         "manager = TaskManager()\n"
         "manager.start('exec sleep %s')\n"
         # A child that lives on holds a copy of all that the host has open.
         "if os.fork() == 0: time.sleep(5); os._exit(0)\n"
-        "os._exit(0)\n" % mark
+        "os._exit(0)\n" % (PACKAGE, mark)
     )
     with TaskManager() as outer:
         task = outer.start(
             '%s -c "$PROGRAM" & wait' % sys.executable,
-            env={"PROGRAM": program, "PYTHONPATH": os.getcwd()},
+            env={"PROGRAM": program, "PYTHONPATH": ENVIRONMENT["PYTHONPATH"]},
         )
         outer.wait(task.task_id, timeout_s=20)
         if hasattr(os, "pidfd_open"):

@@ -13,7 +13,8 @@ import pytest
 
 from backgroundr import TaskManager
 
-from .client import ROOT, Client
+from .client import Client
+from .forms import LOAD_SERVER, copy_to
 from .programs import SLEEP, eventually, linux_only, new_mark, open_descriptors, processes_with
 
 pytestmark = linux_only
@@ -29,8 +30,7 @@ def as_user(tmp_path, user, processes=None):
     script = tmp_path / "server.py"
     script.write_text(
         "import ctypes, os, resource, sys\n"
-        "import backgroundr.server\n"
-        "from backgroundr.cli import main\n"
+        f"{LOAD_SERVER}\n"
         f"os.setgid({user})\n"
         f"os.setuid({user})\n"
         f"if {processes}: resource.setrlimit(resource.RLIMIT_NPROC, ({processes}, {processes}))\n"
@@ -40,7 +40,7 @@ def as_user(tmp_path, user, processes=None):
 
 
 def wrapper(tmp_path, command):
-    """Return the path of a script that takes the place of Python; "$@" is `-m backgroundr`."""
+    """Return the path of a script that takes the place of Python; "$@" is what runs the server."""
     path = tmp_path / "wrapper"
     path.write_text("#!/bin/sh\nexec %s\n" % command)
     path.chmod(0o755)
@@ -159,11 +159,11 @@ def test_modules_of_the_current_directory_are_not_imported(tmp_path):
 
 def test_an_update_of_the_package_does_not_disturb(tmp_path):
     """Its files may be gone by the time of the first task: it is started, and guarded."""
-    shutil.copytree(str(ROOT / "backgroundr"), str(tmp_path / "backgroundr"))
+    server, places = copy_to(tmp_path / "copy")
     mark = new_mark()
-    with Client(env={"PYTHONPATH": str(tmp_path)}, cwd="/") as client:
+    with Client(server=server, env={"PYTHONPATH": places}, cwd="/") as client:
         client.open()
-        shutil.rmtree(str(tmp_path / "backgroundr"))
+        shutil.rmtree(str(tmp_path / "copy"))
         client.start("env -i setsid -f sleep %s; exec sleep %s" % (mark, mark))
         eventually(lambda: len(processes_with("sleep\0" + mark)) == 2, "the tree")
         client.process.kill()

@@ -217,7 +217,7 @@ def test_a_terminal_is_a_real_one(manager):
         "import os, sys\n"
         "print([os.isatty(fd) for fd in (0, 1, 2)], os.get_terminal_size(), os.environ['TERM'])\n"
         "print(os.ttyname(0) == os.ttyname(1), os.tcgetpgrp(0) == os.getpgrp())\n"
-        "print(open('/dev/tty').isatty(), 'LINES' in os.environ)"
+        "print(os.isatty(os.open('/dev/tty', os.O_RDWR)), 'LINES' in os.environ)"
     )
     status, output = run(manager, python(code), pty=True)
     assert output.split("\n") == [

@@ -38,6 +38,8 @@ from backgroundr.lifecycle import (
     outcome,
 )
 
+from .forms import checkout_only
+
 DEADLINE_S = 10
 
 
@@ -320,6 +322,7 @@ def test_unknown_task_names_a_few_known_ones(count, ending):
     assert error.known == known
 
 
+@checkout_only
 def test_error_tree_in_the_docstring_is_complete():
     """The tree that opens errors.py names every error there is."""
     for name, value in vars(errors).items():

@@ -27,6 +27,7 @@ from backgroundr.proctree import survey
 if sys.platform != "win32":
     from backgroundr import proctable
 
+from .forms import PACKAGE
 from .programs import (
     CLEAN_UP_ON_TERM,
     DEADLINE_S,
@@ -270,7 +271,7 @@ def test_a_command_in_any_script_arrives_whole_in_a_c_locale(tmp_path):
     directory = tmp_path / "día"
     directory.mkdir()
     program = (
-        "from backgroundr import TaskManager\n"
+        f"from {PACKAGE} import TaskManager\n"
         "with TaskManager() as m:\n"
         "    t = m.start('echo né 日本 $X; pwd', cwd=%r, env={'X': '✓'})\n"
         "    m.wait(t.task_id, 10)\n"
@@ -570,7 +571,7 @@ def test_a_host_that_ignores_its_children_is_survived():
     program = (
         "import signal, time\n"
         "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
-        "from backgroundr import TaskManager\n"
+        f"from {PACKAGE} import TaskManager\n"
         "with TaskManager() as m:\n"
         "    print(m.wait(m.start('exit 5').task_id, 10).status in ('completed', 'failed'))\n"
         "    print(m.end(m.start('sleep 600').task_id).status)\n"
@@ -756,7 +757,7 @@ def test_a_directory_that_may_not_be_entered_is_named(tmp_path):
     """A directory without permission is a clear refusal."""
     program = (
         "import os, sys\n"
-        "from backgroundr import SpawnFailed, TaskManager\n"
+        f"from {PACKAGE} import SpawnFailed, TaskManager\n"
         "with TaskManager() as m:\n"
         "    m.wait(m.start('true').task_id)\n"
         "    os.geteuid() or os.setuid(65534)  # root may enter every directory\n"

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from .client import ENVIRONMENT, LEGACY_VERSIONS, MODERN_VERSION, ROOT
+from .client import ENVIRONMENT, LEGACY_VERSIONS, MODERN_VERSION
+from .forms import ROOT
 from .programs import posix_only, shared
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,7 +17,6 @@ from .client import (
     LEGACY_VERSIONS,
     META,
     MODERN_VERSION,
-    ROOT,
     SERVER,
     Client,
     RpcFailure,
@@ -646,7 +645,7 @@ def test_a_parent_that_leaks_a_thousand_descriptors_is_survived():
         "resource.setrlimit(resource.RLIMIT_NOFILE, (1200, resource.RLIM_INFINITY)[:1] * 2)\n"
         "for _ in range(1100):\n"
         "    os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)\n"
-        "os.execv(sys.executable, [sys.executable, '-m', 'backgroundr'])\n"
+        "os.execv(sys.executable, %r)\n" % SERVER
     )
     data = json.dumps(INITIALIZE).encode() + b"\n"
     result = subprocess.run(
@@ -667,7 +666,7 @@ def test_exit_codes_are_true_when_the_parent_ignores_sigchld():
     """An inherited disregard of SIGCHLD, which would make each exit code 0, is undone."""
     command = (
         "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
-        " os.execv(sys.executable, [sys.executable, '-m', 'backgroundr'])"
+        " os.execv(sys.executable, %r)" % SERVER
     )
     process = subprocess.Popen(
         [sys.executable, "-c", command],
@@ -699,7 +698,7 @@ def test_exit_codes_are_true_when_the_parent_ignores_sigchld():
 
 
 def test_an_empty_environment_is_enough():
-    """A server that was given no environment starts and runs commands."""
+    """A server that was told only where its package is starts and runs commands."""
     keep = {key: os.environ[key] for key in ("SYSTEMROOT", "COMSPEC") if key in os.environ}
     data = (
         json.dumps(INITIALIZE)
@@ -710,8 +709,7 @@ def test_an_empty_environment_is_enough():
         SERVER,
         input=data,
         stdout=subprocess.PIPE,
-        env=keep,
-        cwd=str(ROOT),
+        env={**keep, "PYTHONPATH": ENVIRONMENT["PYTHONPATH"]},
         timeout=DEADLINE_S,
         check=True,
     )

@@ -25,6 +25,7 @@ from .programs import (
     IGNORE_TERM,
     SLEEP,
     eventually,
+    free_port,
     linux_only,
     posix_only,
     python,
@@ -175,6 +176,9 @@ class FakeWait:
     def monotonic(self):
         return self.now
 
+    def __getattr__(self, name):  # in the single file it is the clock of everybody
+        return getattr(time, name)
+
     def run(self, timeout_s, cancel):
         self.now += timeout_s
         return next(self.results)
@@ -195,9 +199,10 @@ def test_no_progress_is_reported_of_what_has_happened(manager, monkeypatch, resu
     told = []
     caller = Caller(CancelToken(), lambda *report: told.append(report))
     wait = FakeWait(results)
-    monkeypatch.setattr("backgroundr.handlers.time", wait)
     wait.task_ids = [manager.start(HELLO).task_id]
-    assert _run_wait(manager, wait, 100, caller)
+    with monkeypatch.context() as patch:
+        patch.setattr("backgroundr.handlers.time", wait)
+        assert _run_wait(manager, wait, 100, caller)
     assert [report[0] for report in told] == reports
 
 
@@ -646,12 +651,6 @@ def listen(port, address="127.0.0.1", delay=0.3):
         " s.bind((%r, %d)); s.listen(1); c = s.accept()[0]; c.sendall(b'hello'); time.sleep(600)"
         % (delay, address, port)
     )
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @linux_only

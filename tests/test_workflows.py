@@ -15,7 +15,7 @@ import tempfile
 
 import pytest
 
-from .programs import DEADLINE_S, eventually, linux_only, new_mark, processes_with
+from .programs import DEADLINE_S, eventually, free_port, linux_only, new_mark, processes_with
 
 
 def has_pylsp():
@@ -100,9 +100,7 @@ class LspClient:
 @pytest.fixture
 def port():
     """A TCP port that is free."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    return free_port()
 
 
 def is_free(port):
@@ -159,9 +157,7 @@ def test_nothing_is_left_of_socat_and_its_servers(client, port):
         "socat TCP-LISTEN:%d,bind=127.0.0.1,reuseaddr,fork EXEC:'sleep %s' & "
         "socat TCP-LISTEN:%d,bind=127.0.0.1,reuseaddr,fork EXEC:'sleep %s',setsid & wait"
     )
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        other = listener.getsockname()[1]
+    other = free_port()
     task_id = client.start(command % (port, mark, other, mark))["task_id"]
 
     def connect(port):
