@@ -1,7 +1,8 @@
 """backgroundr: an MCP server and a library for long-running shell commands.
 
 `python -m backgroundr` serves the Model Context Protocol on stdin and stdout. The library
-is `TaskManager`; it needs no MCP. Importing this package starts nothing.
+is `TaskManager`; it needs no MCP. `serve` serves MCP on streams of a host program, which may add
+a `Tool` of its own. Importing this package starts nothing.
 """
 
 from .cancel import CancelToken
@@ -16,7 +17,9 @@ from .errors import (
     UnknownTask,
 )
 from .manager import TaskManager
+from .service import serve
 from .status import TaskInputResult, TaskOutput, TaskPage, TaskStatus
+from .tool import Tool
 from .version import __version__
 from .waiting import TaskWait, WaitEvent
 
@@ -35,7 +38,9 @@ __all__ = [
     "TaskPage",
     "TaskStatus",
     "TaskWait",
+    "Tool",
     "UnknownTask",
     "WaitEvent",
     "__version__",
+    "serve",
 ]

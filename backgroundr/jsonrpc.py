@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import select
 import threading
+import time
 from collections import deque
 
 from .cancel import CancelToken
@@ -16,12 +17,12 @@ from .errors import Cancelled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Protocol, Union
+    from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Protocol, Set, Union
 
     Id = Union[str, int]
     Message = Dict[str, Any]
     # Takes the encoded answer to one message, or None when there is to be none.
-    Answer = Callable[[Optional[bytes]], None]
+    TakeAnswer = Callable[[Optional[bytes]], None]
 
     class Handler(Protocol):
         """What a connection asks of the protocol above it."""
@@ -92,7 +93,7 @@ class Call:
     def __init__(
         self,
         connection: Connection,
-        answer: Answer,
+        answer: TakeAnswer,
         id: Id,
         method: str,
         params: Dict[str, Any],
@@ -209,7 +210,7 @@ class LineWriter:
     """The one writer of a stream: whole lines, from any thread, in order.
 
     write: writes some of the bytes, returns how many; blocks as long as it must.
-    writable: whether a small write would not block now; None where that cannot be told.
+    writable: whether a small write would not block now, as far as that can be told.
     on_broken: called once, when nobody reads the stream any more; not to use the writer.
 
     A line is written at once when the stream takes it. What it does not take waits for a
@@ -220,7 +221,7 @@ class LineWriter:
     def __init__(
         self,
         write: Callable[[bytes], int],
-        writable: Optional[Callable[[], bool]],
+        writable: Callable[[], bool],
         on_broken: Callable[[], None],
     ) -> None:
         self._write = write
@@ -241,7 +242,7 @@ class LineWriter:
         with self._lock:
             if self._broken:
                 return
-            if not self._backlog and self._writable is not None:
+            if not self._backlog:
                 line = self._write_now(line)
             if line:
                 self._backlog.append(line)
@@ -272,9 +273,17 @@ class LineWriter:
         with self._lock:
             return self._changed.wait_for(lambda: not self._backlog or self._broken, timeout_s)
 
+    def close(self, timeout_s: float) -> None:
+        """Write no further line, and wait until the thread is gone, at most `timeout_s` seconds:
+        it cannot be had back from a write that blocks."""
+        with self._lock:
+            self._give_up()
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
+
     def _write_now(self, line: bytes) -> bytes:
         """Write as much as goes without blocking; return the rest."""
-        assert self._writable is not None
         rest = memoryview(line)
         try:
             while rest and self._writable():
@@ -303,6 +312,8 @@ class LineWriter:
         while True:
             with self._lock:
                 while not self._backlog:
+                    if self._broken:
+                        return
                     self._changed.wait()
                 line = self._backlog[0]
             # Nobody else writes meanwhile: `send` queues while there is a backlog.
@@ -313,16 +324,21 @@ class LineWriter:
                     self._break()
                 return
             with self._lock:
+                if self._broken:
+                    return
                 self._backlog.popleft()
                 self._backlog_bytes -= len(line)
                 self._changed.notify_all()
 
     def _break(self) -> None:
+        self._give_up()
+        self._on_broken()
+
+    def _give_up(self) -> None:
         self._broken = True
         self._backlog.clear()
         self._backlog_bytes = 0
         self._changed.notify_all()
-        self._on_broken()
 
 
 class Connection:
@@ -353,6 +369,7 @@ class Connection:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._in_flight: Dict[Id, Call] = {}
+        self._threads: Set[threading.Thread] = set()  # of calls that take time
 
     def serve(self) -> None:
         """Answer messages until the input ends. Quick calls are answered in order."""
@@ -399,6 +416,18 @@ class Connection:
             answered = self._idle.wait_for(lambda: not self._in_flight, timeout_s)
         return self._writer.flush(timeout_s) and answered
 
+    def close(self, timeout_s: float) -> None:
+        """Cancel every call in flight, and wait until their threads are gone, at most
+        `timeout_s` seconds."""
+        with self._lock:
+            calls = list(self._in_flight)
+            threads = list(self._threads)
+        for id in calls:
+            self.cancel(id)
+        deadline = time.monotonic() + timeout_s
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
     def _take_line(self, line: bytes) -> None:
         try:
             message = decode_message(line)
@@ -428,7 +457,7 @@ class Connection:
                 self._take_message(item, answer, in_batch=True)
         batch.complete()
 
-    def _take_message(self, message: Any, answer: Answer, in_batch: bool) -> None:
+    def _take_message(self, message: Any, answer: TakeAnswer, in_batch: bool) -> None:
         """Handle one message; call `answer` once, with None when nothing is to be written."""
         if not isinstance(message, dict):
             answer(_error_line(None, RpcError(INVALID_REQUEST, "Invalid request: no object")))
@@ -482,12 +511,24 @@ class Connection:
         if not isinstance(outcome, Deferred):
             self.answer(call, outcome)
             return
+        thread = threading.Thread(
+            target=self._work_apart, args=(call, outcome.work), name="backgroundr-call", daemon=True
+        )
+        with self._lock:
+            self._threads.add(thread)
         try:
-            threading.Thread(
-                target=self._work, args=(call, outcome.work), name="backgroundr-call", daemon=True
-            ).start()
+            thread.start()
         except RuntimeError:
+            with self._lock:
+                self._threads.discard(thread)
             self._work(call, outcome.otherwise)
+
+    def _work_apart(self, call: Call, work: Callable[[], Message]) -> None:
+        try:
+            self._work(call, work)
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
 
     def _work(self, call: Call, work: Callable[[], Message]) -> None:
         """Answer a call with the result of `work()`, or with why there is none."""
@@ -527,7 +568,7 @@ class Connection:
 class _Batch:
     """The answers to one array of messages, sent as one array when the last is there."""
 
-    def __init__(self, send: Answer) -> None:
+    def __init__(self, send: TakeAnswer) -> None:
         self._send = send
         # _lock owns the rest; held for nothing else.
         self._lock = threading.Lock()
@@ -535,7 +576,7 @@ class _Batch:
         self._answers: List[bytes] = []
         self.answer_bytes = 0  # how much of answers there is so far
 
-    def expect(self) -> Answer:
+    def expect(self) -> TakeAnswer:
         """Return what is to be called with the answer to one message of the batch."""
         with self._lock:
             self._missing += 1

@@ -97,6 +97,8 @@ if TYPE_CHECKING:
     from .reader import SelectReader, ThreadReader
     from .status import TaskInputResult
 
+    OnChange = Callable[[str, str], None]
+
 BUFFER_BYTES = 1024 * 1024
 FINISHED_BUFFER_BYTES = 32 * 1024 * 1024
 PAGE_BYTES = 16 * 1024
@@ -245,7 +247,7 @@ class TaskManager:
         shell: Optional[str] = None,
         buffer_bytes: int = BUFFER_BYTES,
         max_tasks: int = MAX_TASKS,
-        on_change: Optional[Callable[[str, str], None]] = None,
+        on_change: Optional[OnChange] = None,
         owns_process: bool = False,
         finished_buffer_bytes: int = FINISHED_BUFFER_BYTES,
         log_dir: Optional[str] = None,
@@ -266,7 +268,8 @@ class TaskManager:
         self.finished_buffer_bytes = finished_buffer_bytes
         self.log_dir = None if log_dir is None else os.path.abspath(log_dir)
         self.log_bytes = log_bytes
-        self._on_change = on_change
+        # Replaced when one comes or goes, with _mutex held; so it may be read without.
+        self._listeners: Tuple[OnChange, ...] = () if on_change is None else (on_change,)
         self._owns_process = owns_process
         # Unique to this manager: what is another one's is never taken for ours.
         self._base_mark = new_base_mark()
@@ -313,6 +316,16 @@ class TaskManager:
         """Whether a task has this id. (Names do not count here.)"""
         with self._mutex:
             return task_id in self._tasks
+
+    def listen(self, on_change: OnChange) -> None:
+        """Have one more function called as `on_change` is, until `unlisten`."""
+        with self._mutex:
+            self._listeners += (on_change,)
+
+    def unlisten(self, on_change: OnChange) -> None:
+        """Undo `listen`; a call that is under way may still come."""
+        with self._mutex:
+            self._listeners = tuple(one for one in self._listeners if one != on_change)
 
     def start(
         self,
@@ -911,8 +924,8 @@ class TaskManager:
     # The threads' side; each takes the mutex itself.
 
     def _tell(self, task: _Task, change: str) -> None:
-        if self._on_change is not None:
-            self._on_change(task.task_id, change)
+        for listener in self._listeners:
+            listener(task.task_id, change)
 
     def _attend(self, task: _Task) -> None:
         """Have what was sent to a task written, and its input closed when it has ended."""

@@ -22,18 +22,19 @@ from .manager import TaskManager
 from .resources import OUTPUT_ARGUMENT, OUTPUT_TEMPLATE, Resources, UnknownCursor, UnknownResource
 from .schema import check
 from .subscriptions import MAX_LISTENS, RESOURCE_LIST, SUBSCRIPTION_ID, Subscriptions
-from .tools import INSTRUCTIONS, Tool
+from .tools import INSTRUCTIONS
 from .version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+    from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
     from .handlers import Report
     from .jsonrpc import Connection, Message
+    from .schema import Schema
+    from .tool import ToolBase
 
     Result = Union[Message, Deferred, Call]
-    Schema = Dict[str, Any]
 
 LEGACY_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSION = "2026-07-28"
@@ -90,7 +91,7 @@ class McpHandler:
     """
 
     def __init__(
-        self, manager: TaskManager, tools: Dict[str, Tool], subscriptions: Subscriptions
+        self, manager: TaskManager, tools: Mapping[str, ToolBase], subscriptions: Subscriptions
     ) -> None:
         self._manager = manager
         self._tools = tools

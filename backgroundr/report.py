@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from .manager import TaskManager
     from .ports import PortHolder
+    from .schema import Schema
     from .status import TaskOutput, TaskPage, TaskStatus
-
-    Schema = Dict[str, Any]
 
 SHORT_CHARS = 120
 _PROGRESS_LINE_CHARS = 200

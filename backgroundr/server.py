@@ -1,7 +1,4 @@
-"""The MCP server on this process's stdin and stdout: builds it all, runs it, ends it in order.
-
-The one file that sees both sides, the protocol's and the processes'.
-"""
+"""The MCP server on this process's stdin and stdout: builds it all, runs it, ends it in order."""
 
 from __future__ import annotations
 
@@ -11,12 +8,9 @@ import signal
 import sys
 import threading
 
-from .jsonrpc import MAX_MESSAGE_BYTES, Connection, LineReader, LineWriter
+from .jsonrpc import MAX_MESSAGE_BYTES
 from .manager import TaskManager
-from .mcp import McpHandler
-from .resources import changed_uris
-from .subscriptions import Subscriptions
-from .tools import default_tools
+from .service import UNREAD_S, Service, poll_fd
 from .version import __version__
 
 TYPE_CHECKING = False
@@ -34,9 +28,6 @@ _DRAIN_S = 0.3
 # What a task is left to end in when a client that wants the server gone signals again.
 _IMPATIENT_GRACE_S = 0.2
 _IMPATIENCE_POLL_S = 0.02
-# For how long a client that has closed its side may leave its answers unread: with the second
-# that ending the tasks may take, clients (two seconds of patience) still see a clean exit.
-_UNREAD_S = 1.0
 # Enough for every thread here, and small enough for hundreds of them.
 _THREAD_STACK_BYTES = 256 * 1024
 
@@ -59,26 +50,13 @@ def run_stdio_server(max_message_bytes: int = MAX_MESSAGE_BYTES, **options: Any)
     threading.stack_size(_THREAD_STACK_BYTES)
     stdio = _Stdio()
     _end_a_thread()
-    writer = LineWriter(stdio.write, stdio.writable, stdio.stop)
-    subscriptions = Subscriptions(writer)
-
-    def on_change(task_id: str, change: str) -> None:
-        subscriptions.changed(changed_uris(task_id, change))
-
-    with TaskManager(on_change=on_change, owns_process=True, **options) as manager:
-        handler = McpHandler(manager, default_tools(), subscriptions)
-        connection = Connection(
-            LineReader(stdio.read, max_message_bytes),
-            writer,
-            handler,
-            stdio.given_up,
-            _report_exception,
-        )
-        connection.serve()
+    with TaskManager(owns_process=True, **options) as manager:
+        service = Service(manager, stdio, _report_exception, max_message_bytes=max_message_bytes)
+        service.connection.serve()
         # The tasks first: a call that waits for one is answered by its end.
         _close_patiently(manager, stdio)
-        subscriptions.close()
-        _drain_patiently(connection, writer, stdio)
+        service.finish()
+        _drain_patiently(service, stdio)
     return 0 if stdio.signal is None else 128 + stdio.signal
 
 
@@ -154,15 +132,15 @@ def _close_patiently(manager: TaskManager, stdio: _Stdio) -> None:
             manager.close(_IMPATIENT_GRACE_S)
 
 
-def _drain_patiently(connection: Connection, writer: LineWriter, stdio: _Stdio) -> None:
+def _drain_patiently(service: Service, stdio: _Stdio) -> None:
     """Let the client have what was answered, for as long as it reads and nobody signals."""
     if stdio.signal is not None or stdio.unread:
-        connection.drain(_DRAIN_S)
+        service.connection.drain(_DRAIN_S)
         return
     late_bytes = -1
-    while writer.late_bytes > late_bytes and stdio.signal is None:
-        late_bytes = writer.late_bytes
-        if connection.drain(_UNREAD_S):
+    while service.writer.late_bytes > late_bytes and stdio.signal is None:
+        late_bytes = service.writer.late_bytes
+        if service.connection.drain(UNREAD_S):
             return
 
 
@@ -236,7 +214,7 @@ class _Stdio:
         """
         if self.stopped or sys.platform == "win32":
             return self.stopped
-        if waited_s > _UNREAD_S and _poll(self._in, select.POLLHUP, 0) & select.POLLHUP:
+        if waited_s > UNREAD_S and poll_fd(self._in, select.POLLHUP, 0) & select.POLLHUP:
             self.unread = True
         return self.unread
 
@@ -259,7 +237,7 @@ class _Stdio:
                 return os.write(self._out, data)
             except BlockingIOError:
                 if sys.platform != "win32":
-                    _poll(self._out, select.POLLOUT, None)
+                    poll_fd(self._out, select.POLLOUT, None)
 
     def writable(self) -> bool:
         """Whether stdout takes a small write, or fails, without blocking. For one thread at a
@@ -267,18 +245,6 @@ class _Stdio:
         if sys.platform == "win32":
             return False  # pipes cannot be asked; the writer's thread does all
         return bool(self._output.poll(0))
-
-
-def _poll(fd: int, events: int, timeout_ms: Optional[int]) -> int:
-    """Return what is the case of `events`, POLLHUP and POLLERR; 0 when the time is up.
-
-    Not select.select, which refuses descriptors from 1024 on.
-    """
-    if sys.platform == "win32":
-        return 0
-    poll = select.poll()
-    poll.register(fd, events)
-    return dict(poll.poll(timeout_ms)).get(fd, 0)
 
 
 def _report_exception() -> None:
@@ -294,7 +260,7 @@ def _report_exception() -> None:
 def _say(text: str) -> None:
     """Write lines to stderr, unless that would block or nobody has it."""
     try:
-        if sys.platform == "win32" or _poll(2, select.POLLOUT, 0):
+        if sys.platform == "win32" or poll_fd(2, select.POLLOUT, 0):
             os.write(2, text.encode("utf-8", "replace") + b"\n")
     except OSError:
         pass

@@ -1,14 +1,11 @@
-"""The tools: one row a tool, with its texts, its schemas and its handler.
+"""The table of tools: one row a tool, with its texts, its schemas and its handler.
 
 A row's texts are written for a language model. `tools/list` is this table rendered.
 """
 
 from __future__ import annotations
 
-import json
-
 from .arguments import MAX_SECONDS
-from .errors import AmbiguousName, BackgroundrError, Cancelled, InvalidValue, UnknownTask
 from .handlers import (
     LISTED_TASKS,
     TAIL_LINES,
@@ -22,7 +19,6 @@ from .handlers import (
     show_status,
     wait_for,
 )
-from .jsonrpc import Deferred
 from .lifecycle import STATUS_WORDS
 from .manager import GRACE_S, PAGE_BYTES
 from .paging import MIN_BYTES
@@ -35,24 +31,17 @@ from .report import (
     STARTED_SCHEMA,
     TAIL_SCHEMA,
     object_of,
-    unicode_text,
 )
-from .schema import check
+from .tool import TaskTool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Tuple, Union
+    from typing import Dict
 
-    from .handlers import Answer, Caller
-    from .jsonrpc import Message
-    from .manager import TaskManager
-
-    Arguments = Dict[str, Any]
-    Schema = Dict[str, Any]
-    ToolHandler = Callable[[TaskManager, Arguments, Caller], Union[Answer, Deferred]]
+    from .tool import ToolBase
 
 INSTRUCTIONS = (
-    "Runs shell commands in the background: dev servers, watchers, builds, REPLs. Never sleep"
+    "Runs commands in the background: dev servers, watchers, builds, REPLs. Never sleep"
     " and ask again; let one call wait. run_background_task with until_port or until_output"
     " starts a server and returns when it is ready, or with its error when it fails; with"
     " wait_seconds a quick command comes back finished. wait_for_task waits for the end of a"
@@ -66,131 +55,6 @@ INSTRUCTIONS = (
 
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _MAX_WAIT_S = 3600
-
-
-class Tool:
-    """One tool. annotations: MCP's hints."""
-
-    def __init__(
-        self,
-        name: str,
-        title: str,
-        description: str,
-        properties: Schema,
-        required: Tuple[str, ...],
-        output: Schema,
-        annotations: Dict[str, bool],
-        handler: ToolHandler,
-    ) -> None:
-        self.name = name
-        self.title = title
-        self.description = description
-        self.input_schema: Schema = {
-            "type": "object",
-            "properties": properties,
-            **({"required": list(required)} if required else {}),
-            "additionalProperties": False,
-        }
-        self.output_schema = output
-        self.annotations = annotations
-        self.handler = handler
-
-    def describe(self) -> Dict[str, Any]:
-        """Return the tool as `tools/list` tells it."""
-        return {
-            "name": self.name,
-            "title": self.title,
-            "description": self.description,
-            "inputSchema": self.input_schema,
-            "outputSchema": self.output_schema,
-            "annotations": self.annotations,
-        }
-
-    def call(
-        self, manager: TaskManager, arguments: Arguments, caller: Caller
-    ) -> Union[Message, Deferred]:
-        """Return an MCP CallToolResult, or the work that will.
-
-        One with isError says what the caller can mend. The work raises Cancelled.
-        """
-        arguments = {name: self._adapted(name, value) for name, value in arguments.items()}
-        if "task_ids" in self.input_schema["properties"] and "task_id" not in arguments:
-            # Of several tasks none need stand apart, whatever the schema asks for.
-            task_ids = arguments.get("task_ids")
-            if isinstance(task_ids, list) and task_ids:
-                arguments["task_id"] = task_ids[0]
-        problems = check(arguments, self.input_schema, "")
-        if problems:
-            return _error_result("%s was not called: %s." % (self.name, "; ".join(problems)))
-        try:
-            answer = self.handler(manager, arguments, caller)
-        except BackgroundrError as error:
-            return _error_result(_advise(error))
-        if not isinstance(answer, Deferred):
-            return _result(answer)
-        work, otherwise = answer.work, answer.otherwise
-        return Deferred(lambda: _later_result(work), lambda: _later_result(otherwise))
-
-    def _adapted(self, name: str, value: Any) -> Any:
-        """Return what was meant: models write digits as a number, and one text for a list of
-        one. Not in the schema: some clients hand it to models that take no choice of types."""
-        kind = self.input_schema["properties"].get(name, {}).get("type")
-        if kind == "array" and isinstance(value, str):
-            return [value]
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if name == "cursor" and kind == "string" and is_number and value % 1 == 0:
-            return "%d" % value
-        return value
-
-
-def _later_result(work: Callable[[], Answer]) -> Message:
-    try:
-        return _result(work())
-    except Cancelled:
-        raise
-    except BackgroundrError as error:
-        return _error_result(_advise(error))
-
-
-def _result(answer: Answer) -> Message:
-    fields = {**answer.fields, "summary": unicode_text(answer.fields["summary"])}
-    return {
-        "content": [
-            {"type": "text", "text": unicode_text(answer.text)},
-            # MCP, server/tools, "Structured Content": the same once more, for programs that
-            # know nothing of structuredContent. A model has read it above.
-            {
-                "type": "text",
-                "text": _TEXT_ENCODER.encode(fields),
-                "annotations": {"audience": ["user"], "priority": 0},
-            },
-        ],
-        "structuredContent": fields,
-        "isError": False,
-    }
-
-
-# json.dumps makes a new one for each call that has options.
-_TEXT_ENCODER = json.JSONEncoder(ensure_ascii=False)
-
-
-def _error_result(text: str) -> Dict[str, Any]:
-    return {"content": [{"type": "text", "text": unicode_text(text)}], "isError": True}
-
-
-def _advise(error: BackgroundrError) -> str:
-    if isinstance(error, UnknownTask):
-        if error.known:
-            return "%s list_background_tasks shows them all." % error
-        return "%s run_background_task starts one." % error
-    if isinstance(error, AmbiguousName):
-        return "%s." % error
-    if isinstance(error, InvalidValue):
-        return "%s. Nothing was changed; correct it and call again." % error
-    return str(error)
-
-
-# ---------------------------------------------------------------- the rows
 
 _TASK_ID = {"type": "string", "description": "Its id, or its name."}
 _STREAM = {"type": "string", "enum": ["both", "stdout", "stderr"], "default": "both"}
@@ -212,13 +76,13 @@ _ONLY_LOOKS = {"readOnlyHint": True, "openWorldHint": False}
 _DOES = {"readOnlyHint": False, "destructiveHint": True, "openWorldHint": True}
 
 
-def default_tools() -> Dict[str, Tool]:
+def default_tools() -> Dict[str, ToolBase]:
     """Return the table of tools, by name, in the order in which they are listed."""
     rows = (
-        Tool(
+        TaskTool(
             "run_background_task",
             "Run a background task",
-            "Start a shell command in the background: a dev server, watcher, build, language"
+            "Start a command in the background: a dev server, watcher, build, language"
             " server, REPL. Returns its task_id at once or, with until_ or wait_seconds, when it"
             " is ready or has ended, with its output. All that it starts ends with"
             " end_background_task, or with this server. Do not append '&' or use nohup.",
@@ -269,7 +133,7 @@ def default_tools() -> Dict[str, Tool]:
             _DOES,
             run_task,
         ),
-        Tool(
+        TaskTool(
             "get_task_status",
             "Get a task's status and output",
             "Tell at once whether a task is running, stopping, completed (exit code 0), failed,"
@@ -295,7 +159,7 @@ def default_tools() -> Dict[str, Tool]:
             _ONLY_LOOKS,
             show_status,
         ),
-        Tool(
+        TaskTool(
             "read_task_output",
             "Read a task's output",
             "Read or search what a task printed, from the oldest that is kept or from a cursor"
@@ -335,7 +199,7 @@ def default_tools() -> Dict[str, Tool]:
             _ONLY_LOOKS,
             read_output,
         ),
-        Tool(
+        TaskTool(
             "wait_for_task",
             "Wait for a task",
             "Wait until a task is over, or does what until_ names, and return the moment it"
@@ -382,7 +246,7 @@ def default_tools() -> Dict[str, Tool]:
             _ONLY_LOOKS,
             wait_for,
         ),
-        Tool(
+        TaskTool(
             "send_task_input",
             "Type to a task",
             "Send input to a task that was started with interactive or pty and, with until_ or"
@@ -415,7 +279,7 @@ def default_tools() -> Dict[str, Tool]:
             _DOES,
             send_input,
         ),
-        Tool(
+        TaskTool(
             "end_background_task",
             "End a background task",
             "End a task and every process it started, and wait until that is done: the signal"
@@ -442,7 +306,7 @@ def default_tools() -> Dict[str, Tool]:
             {**_DOES, "idempotentHint": True, "openWorldHint": False},
             end_task,
         ),
-        Tool(
+        TaskTool(
             "restart_background_task",
             "Restart a background task",
             "End a task, if it runs, and start its command anew, with the same settings and a new"
@@ -453,7 +317,7 @@ def default_tools() -> Dict[str, Tool]:
             _DOES,
             restart_task,
         ),
-        Tool(
+        TaskTool(
             "list_background_tasks",
             "List background tasks",
             "List tasks, oldest first, one row each: id, name, command, status, since when, how"

@@ -250,7 +250,7 @@ class PipedWriter:
         self.breaks = 0
         self.writer = LineWriter(
             lambda data: os.write(self.writing, data),
-            self.writable if asks and sys.platform != "win32" else None,
+            self.writable if asks and sys.platform != "win32" else (lambda: False),
             self.on_broken,
         )
         self.received = bytearray()
@@ -1012,7 +1012,7 @@ def test_call_is_told_of_as_long_as_it_is_open():
 def test_call_is_not_told_of_while_the_peer_reads_nothing(monkeypatch):
     """Notifications about a call cannot grow what waits for a peer that does not read."""
     monkeypatch.setattr("backgroundr.jsonrpc._BACKLOG_BYTES", 100)
-    peer = Peer(writable=None)
+    peer = Peer(writable=lambda: False)
     peer.reads.clear()
     peer.serve(call(1, "keep"))
     for _ in range(100):
@@ -1062,7 +1062,7 @@ class SlowlyReadPeer(Peer):
     """A peer that takes nothing until `reading` is set. writing: set when it was tried."""
 
     def __init__(self):
-        super().__init__(writable=None)
+        super().__init__(writable=lambda: False)
         self.writing = threading.Event()
         self.reading = threading.Event()
 

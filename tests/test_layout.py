@@ -32,8 +32,10 @@ FLOORS = [
     {"manager"},
     {"report", "hints"},
     {"handlers", "resources"},
+    {"tool"},
     {"tools"},
     {"mcp"},
+    {"service"},
     {"server"},
     {"demo"},
     {"cli", "amalgamate"},
@@ -158,22 +160,32 @@ def test_only_the_standard_library_is_imported(name):
             assert module.split(".")[0] in sys.stdlib_module_names
 
 
+def names_defined_in(body):
+    """Yield the names that statements define at the top level, in whatever branch."""
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign):
+            yield node.target.id
+        elif isinstance(node, (ast.Import, ast.ImportFrom)) and not getattr(node, "level", 0):
+            for alias in node.names:
+                yield "import " + (alias.asname or alias.name.split(".")[0])
+        elif isinstance(node, ast.If):
+            yield from names_defined_in(node.body + node.orelse)
+
+
 def test_top_level_names_are_unique():
     """No two files define the same name, so that they can be joined into one."""
-    seen = {"TYPE_CHECKING": None}
+    seen = {}
     for name in FILES:
-        for node in tree_of(name).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                defined = [node.name]
-            elif isinstance(node, ast.Assign):
-                defined = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        for one in set(names_defined_in(tree_of(name).body)) - {"TYPE_CHECKING", "__all__"}:
+            if one.startswith("import "):
+                one, place = one[len("import ") :], "an import"
             else:
-                continue
-            for one in defined:
-                if one in ("TYPE_CHECKING", "__all__"):
-                    continue
-                assert one not in seen, "%s is defined in %s and in %s" % (one, seen[one], name)
-                seen[one] = name
+                place = name
+            assert seen.setdefault(one, place) == place, "%s, in %s and %s" % (one, seen[one], name)
 
 
 @pytest.mark.parametrize("name", FILES)
