@@ -13,6 +13,7 @@ from .errors import (
     InputRefused,
     InvalidValue,
     ManagerClosed,
+    NotAllowed,
     SpawnFailed,
     UnknownTask,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "InputRefused",
     "InvalidValue",
     "ManagerClosed",
+    "NotAllowed",
     "SpawnFailed",
     "TaskInputResult",
     "TaskManager",

@@ -5,7 +5,8 @@
     ├── UnknownTask      no task has this id or name
     ├── AmbiguousName    several running tasks have this name
     ├── InputRefused     the task takes no input
-    ├── SpawnFailed      the operating system did not start the command
+    ├── SpawnFailed      the command was not started, mostly by the operating system
+    │   └── NotAllowed   it is not among those that may be started
     ├── ManagerClosed    the manager takes no more tasks
     └── Cancelled        the caller no longer wants the answer
 
@@ -124,6 +125,10 @@ class SpawnFailed(BackgroundrError):
         self.command = command
         self.reason = reason
         self.advice = advice
+
+
+class NotAllowed(SpawnFailed):
+    """What may be started is restricted, and this may not. See `TaskManager`."""
 
 
 class ManagerClosed(BackgroundrError):

@@ -55,6 +55,7 @@ from .logfile import LOG_BYTES, LogFile
 from .marks import new_base_mark, timer_slack_of, tree_mark
 from .output import STREAMS, Tail, count_newlines
 from .paging import MIN_BYTES, Newest, format_cursor, place_of, read_page, retained_place
+from .policy import StartPolicy
 from .proctree import (
     guardian_opener,
     hide_process,
@@ -227,6 +228,7 @@ class TaskManager:
     named as the task; None: no files. log_bytes: how long such a file may become. Where one
     cannot be written any more the task goes on, and its status says so; while a disk makes
     the writing wait, the reading of every task waits.
+    allow, deny_env, cwd_roots: what may be started, as in `StartPolicy`; by default everything.
     on_change: called with a task's id and "start", "output" or "status" when that changed, on
     whichever thread saw it, with no lock held; it must not raise, and only take note, for the
     reading of every task waits for it.
@@ -252,6 +254,9 @@ class TaskManager:
         finished_buffer_bytes: int = FINISHED_BUFFER_BYTES,
         log_dir: Optional[str] = None,
         log_bytes: int = LOG_BYTES,
+        allow: Optional[Sequence[str]] = None,
+        deny_env: bool = False,
+        cwd_roots: Sequence[str] = (),
     ) -> None:
         for argument, number, least in (
             ("buffer_bytes", buffer_bytes, 1),
@@ -262,6 +267,9 @@ class TaskManager:
             check_whole(argument, number, least)
         if log_dir is not None:
             check_text("log_dir", log_dir)
+        if allow is not None and shell is not None:
+            raise InvalidValue("shell", "must not be given with allow, for no shell is used then")
+        self.policy = StartPolicy(allow, deny_env, cwd_roots)
         self.shell = shell
         self.buffer_bytes = buffer_bytes
         self.max_tasks = max_tasks
@@ -347,11 +355,12 @@ class TaskManager:
         interactive: its stdin stays open behind that, for `send_input`; else it ends there.
         pty: it has a terminal of `stdio.COLUMNS` by `stdio.ROWS`, and is interactive; all its
         output is stdout then.
-        Raises InvalidValue, SpawnFailed (nothing was started; also when `max_tasks` run) and
-        ManagerClosed.
+        Raises InvalidValue, SpawnFailed (nothing was started; also when `max_tasks` run),
+        NotAllowed and ManagerClosed.
         """
+        directory = self.policy.directory(cwd)
         return self._start(
-            TaskSettings(command, name, cwd, env, timeout_s, stdin, interactive, pty)
+            TaskSettings(command, name, directory, env, timeout_s, stdin, interactive, pty)
         )
 
     def _start(self, settings: TaskSettings) -> TaskStatus:
@@ -366,6 +375,7 @@ class TaskManager:
 
     def _start_task(self, settings: TaskSettings) -> Tuple[_Task, TaskStatus]:
         command = settings.command
+        argv, directory = self.policy.admit(settings)
         with self._mutex:
             if self._closed:
                 raise ManagerClosed()
@@ -393,12 +403,13 @@ class TaskManager:
         # Before it is there: on a busy machine it may be over before anything else is done here.
         started = time.time(), time.monotonic()
         tree = open_tree(
-            shell_argv(self.shell, command),
-            settings.cwd,
+            shell_argv(self.shell, command) if argv is None else argv,
+            directory,
             settings.env,
             mark,
             alone=self._owns_process,
             stdin=_stdin_of(settings),
+            command=command,
         )
         self._slacks[slack] = tree
         task = _Task(self, task_id, settings, tree, *started)

@@ -400,7 +400,8 @@ if sys.platform == "linux":
         """
         if not limits or not os.access(_PRLIMIT, os.X_OK):
             return argv
-        if not os.path.isabs(argv[0]) or not os.access(argv[0], os.X_OK):
+        program = argv[0]
+        if not (os.path.isabs(program) and os.path.isfile(program) and os.access(program, os.X_OK)):
             return argv
         options = ["--%s=%d:" % (_PRLIMIT_NAMES[limit], limits[limit][0]) for limit in limits]
         return [_PRLIMIT, *options, "--", *argv]

@@ -2,7 +2,7 @@
 
 `open_tree` starts a command so that all that comes of it can be found again and ended;
 `survey` looks who is alive. How that is done is in `proctree_posix` and `proctable`, and in
-`proctree_win`; only what is needed is imported.
+`proctree_win`, of which this system needs one.
 """
 
 from __future__ import annotations
@@ -97,10 +97,11 @@ def open_tree(
     mark: int,
     alone: bool = False,
     stdin: str = EMPTY,
+    command: str = "",
 ) -> Tree:
     """Start a program with a pipe each for stdout and stderr, or on a terminal.
 
-    argv: program and arguments; the last one is what a failure calls the command.
+    argv: program and arguments. command: what a failure calls them.
     cwd: an absolute path. env: entries added to this process's own. mark: of `tree_mark`.
     alone: this process starts nothing else meanwhile, so that the command can be marked by
     way of this process's own limits. stdin: EMPTY, PIPE, or TERMINAL: then all three are one
@@ -113,7 +114,7 @@ def open_tree(
         else:
             return ProcessTree(argv, cwd, env, mark, alone, stdin)
     except OSError as error:
-        raise _spawn_failed(error, argv, cwd) from None
+        raise _spawn_failed(error, argv, cwd, command) from None
 
 
 def survey(trees: Sequence[Any], doomed: Collection[Any] = ()) -> Dict[Any, List[Any]]:
@@ -245,17 +246,20 @@ def no_room(error: Exception, command: str) -> SpawnFailed:
     return SpawnFailed(command, reason, advice)
 
 
-def _spawn_failed(error: OSError, argv: List[str], cwd: str) -> SpawnFailed:
+def _spawn_failed(error: OSError, argv: List[str], cwd: str, command: str) -> SpawnFailed:
     reason = error.strerror or str(error)
     if error.errno in _NO_PROCESS + _NO_DESCRIPTOR:
-        return no_room(error, argv[-1])
+        return no_room(error, command)
     if error.errno == errno.E2BIG:
-        reason += " (a command line of %d characters, and its environment)" % len(argv[-1])
+        reason += " (a command line of %d characters, and its environment)" % len(command)
         advice = "Write the command to a script file and run that."
     elif error.filename is not None and os.fsdecode(error.filename) == cwd:
         reason += ": the working directory %r" % cwd
         advice = "Give a directory that exists and can be entered."
+    elif command not in argv[1:]:
+        reason += ": the program %r" % argv[0]
+        advice = "No shell runs this command; its first word must be a program that can be run."
     else:
         reason += ": the shell %r" % argv[0]
         advice = "Start the server with --shell and the path of a shell that can be run."
-    return SpawnFailed(argv[-1], reason, advice)
+    return SpawnFailed(command, reason, advice)

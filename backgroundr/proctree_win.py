@@ -46,12 +46,11 @@ class WindowsTree:
     def __init__(self, argv: List[str], cwd: str, env: Mapping[str, str], has_input: bool) -> None:
         assert sys.platform == "win32"
         self._job = _Job()
-        name = os.path.basename(argv[0].replace("\\", "/")).lower()
         # cmd.exe reads the rest of its line as it stands; list2cmdline would escape the
         # quotes in it, which cmd does not understand.
         line = (
             '%s /d /s /c "%s"' % (subprocess.list2cmdline(argv[:1]), argv[-1])
-            if name in ("cmd", "cmd.exe")
+            if argv[1:-1] == ["/d", "/s", "/c"]  # of `shell_argv`, not of an allow-list
             else subprocess.list2cmdline(argv)
         )
         try:

@@ -66,7 +66,7 @@ class Service:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         check_whole("max_message_bytes", max_message_bytes, 1)
-        table = default_tools()
+        table = default_tools(manager.policy)
         for tool in tools:
             if not isinstance(tool, Tool):
                 raise InvalidValue("tools", "must be a list of Tool, not of %r" % tool)

@@ -36,8 +36,9 @@ from .tool import TaskTool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict
+    from typing import Dict, Optional
 
+    from .policy import StartPolicy
     from .tool import ToolBase
 
 INSTRUCTIONS = (
@@ -76,8 +77,23 @@ _ONLY_LOOKS = {"readOnlyHint": True, "openWorldHint": False}
 _DOES = {"readOnlyHint": False, "destructiveHint": True, "openWorldHint": True}
 
 
-def default_tools() -> Dict[str, ToolBase]:
-    """Return the table of tools, by name, in the order in which they are listed."""
+def default_tools(policy: Optional[StartPolicy] = None) -> Dict[str, ToolBase]:
+    """Return the table of tools, by name, in the order in which they are listed.
+
+    policy: what may be started; the texts tell of it.
+    """
+    command = "Command line for sh, or the server's shell."
+    env = "Environment variables to add."
+    if policy is not None and policy.patterns is not None:
+        command = (
+            "A program and its arguments, run without a shell: no pipes, ';', variables, '$()'."
+            " Allowed, word by word: %s." % policy.allowed_text()
+        )
+    if policy is not None and policy.deny_env:
+        env = "Not allowed here."
+    cwd = "Directory to run in."
+    if policy is not None and policy.roots:
+        cwd = "Directory to run in, under %s." % " or ".join(policy.roots)
     rows = (
         TaskTool(
             "run_background_task",
@@ -90,7 +106,7 @@ def default_tools() -> Dict[str, ToolBase]:
                 "command": {
                     "type": "string",
                     "minLength": 1,
-                    "description": "Command line for sh, or the server's shell.",
+                    "description": command,
                 },
                 "name": {
                     "type": "string",
@@ -100,12 +116,12 @@ def default_tools() -> Dict[str, ToolBase]:
                 "cwd": {
                     "type": "string",
                     "minLength": 1,
-                    "description": "Directory to run in.",
+                    "description": cwd,
                 },
                 "env": {
                     "type": "object",
                     "additionalProperties": {"type": "string"},
-                    "description": "Environment variables to add.",
+                    "description": env,
                 },
                 "timeout_seconds": {
                     "type": "number",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
+
+import pytest
 
 from backgroundr import __version__
 
 from .client import ENVIRONMENT, SERVER, Client
-from .programs import DEADLINE_S, eventually, linux_only, posix_only, processes_in
+from .programs import DEADLINE_S, HELLO, eventually, linux_only, posix_only, processes_in
 
 
 def run(*flags, **popen):
@@ -46,6 +49,74 @@ def test_a_wrong_flag_is_named():
         status, out, err = run("--max-message-bytes", number)
         assert (status, out) == (2, "")
         assert "argument --max-message-bytes: " in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("BACKGROUNDR_MAX_TASKS", "9" * 5000 + "x", "must be a whole number"),
+        ("BACKGROUNDR_MAX_TASKS", "many", "must be a whole number, 1 or more, not 'many'"),
+        ("BACKGROUNDR_MAX_TASKS", " ", "must not be empty"),
+        ("BACKGROUNDR_MAX_TASK", "1", "there is no such option; there are BACKGROUNDR_SHELL, "),
+        ("BACKGROUNDR_DENY_ENV", "maybe", "must be one of 1, true, yes, on, 0, false, no, off"),
+        ("BACKGROUNDR_ALLOW", "ls\nls | wc", "has a pattern 'ls | wc' with '|'"),
+        ("BACKGROUNDR_CWD_ROOT", "/no/such", "there is no directory '/no/such'"),
+        ("BACKGROUNDR_SHELL", "/no/such", "there is no program '/no/such'"),
+    ],
+)
+def test_a_wrong_setting_is_named(name, value, problem):
+    """A variable that is no option, or cannot be used, is an error at the start, on stderr."""
+    status, out, err = run(env={**ENVIRONMENT, name: value})
+    assert (status, out) == (2, "")
+    assert err.startswith("backgroundr: error: %s: %s" % (name, problem))
+    assert err.count("\n") == 1
+    assert len(err) < 500
+
+
+def test_a_shell_and_an_allow_list_exclude_each_other():
+    """Wherever the two were given, the error names both places."""
+    status, out, err = run("--allow", "ls", env={**ENVIRONMENT, "BACKGROUNDR_SHELL": "sh"})
+    assert (status, out) == (2, "")
+    assert "--shell (or BACKGROUNDR_SHELL) and --allow (or BACKGROUNDR_ALLOW)" in err
+
+
+def test_every_option_has_a_form_in_the_environment(tmp_path):
+    """What the command line says of a server its environment can say as well."""
+    told = run("--help")[1]
+    options = set(re.findall(r"--\w[\w-]*", told)) - {"--help", "--version", "--demo"}
+    listed = run(env={**ENVIRONMENT, "BACKGROUNDR_": "x"})[2].split("there are ")[1].split(", ")
+    names = {"BACKGROUNDR_" + option[2:].upper().replace("-", "_") for option in options}
+    assert {name.strip() for name in listed} == names
+
+
+@posix_only
+def test_the_environment_sets_what_flags_set(tmp_path):
+    """Settings work as flags do, several values on lines of their own; a flag goes before them."""
+    settings = {
+        "BACKGROUNDR_ALLOW": "echo **\npwd\n",
+        "BACKGROUNDR_DENY_ENV": "1",
+        "BACKGROUNDR_CWD_ROOT": str(tmp_path),
+        "BACKGROUNDR_MAX_TASKS": "1",
+        "BACKGROUNDR_LOG_DIR": str(tmp_path / "logs"),
+        "BACKGROUNDR_TASK": "12",  # the mark of a task that the server runs in; no setting
+    }
+    with Client(env=settings, flags=["--allow", "sleep *", "--allow", "pwd"]) as client:
+        client.open()
+        for command, reason in (
+            ("echo a", "Allowed are, word by word: 'sleep *', 'pwd'"),
+            ("sleep 600", None),
+            ("pwd", "1 task is running, as many as may run"),
+        ):
+            result = client.call("run_background_task", command=command)
+            assert result.is_error is (reason is not None)
+            assert reason is None or reason in result.text
+            if not result.is_error:
+                assert client.status(result.structured["task_id"])["cwd"] == str(tmp_path)
+        assert len(list((tmp_path / "logs").iterdir())) == 1
+        assert client.call("run_background_task", command="pwd", env={"A": "b"}).is_error
+    with Client(env={"BACKGROUNDR_DENY_ENV": "off"}) as client:
+        client.open()
+        assert client.start(HELLO, env={"A": "b"})
 
 
 @posix_only

@@ -232,10 +232,13 @@ def test_no_descriptor_is_left_open(logging_client):
     [
         (["--log-dir", "{file}"], "argument --log-dir: "),
         (["--log-dir", "{file}/below"], "argument --log-dir: "),
-        (["--log-bytes", "0"], "argument --log-bytes: must be at least 1"),
-        (["--buffer-bytes", "1023"], "argument --buffer-bytes: must be at least 1024"),
-        (["--buffer-bytes", "1M"], "argument --buffer-bytes: invalid int value: '1M'"),
-        (["--finished-buffer-bytes", "-1"], "argument --finished-buffer-bytes: must be 0 or more"),
+        (["--log-bytes", "0"], "argument --log-bytes: must be a whole number, 1 or more"),
+        (["--buffer-bytes", "1023"], "argument --buffer-bytes: must be a whole number, 1024"),
+        (["--buffer-bytes", "1M"], "argument --buffer-bytes: must be a whole number"),
+        (
+            ["--finished-buffer-bytes", "-1"],
+            "argument --finished-buffer-bytes: must be a whole number, 0 or",
+        ),
     ],
 )
 def test_a_wrong_option_is_told_at_the_start(tmp_path, flags, problem):
