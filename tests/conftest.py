@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
+import sys
 
 import pytest
 
 from backgroundr import TaskManager
 
 from .client import ENVIRONMENT, LEGACY_VERSIONS, MODERN_VERSION, SERVER, Client
-from .forms import FORM
+from .forms import FORM, PACKAGE, ROOT
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,6 +97,24 @@ def legacy_client(request):
 def modern_client(request):
     """For what only the modern era has."""
     yield from opened(request, MODERN_VERSION)
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory):
+    """Where the README's commands have written the single file and the zip application."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (commands,) = [text for text in blocks if "amalgamate" in text]
+    directory = tmp_path_factory.mktemp("built")
+    here = "%s -m %s" % (shlex.quote(sys.executable), PACKAGE)
+    subprocess.run(
+        ["sh", "-e", "-c", commands.replace("python3 -m backgroundr", here)],
+        cwd=str(directory),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return directory / "dist"
 
 
 @pytest.fixture(scope="session", autouse=True)

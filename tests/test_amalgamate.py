@@ -30,11 +30,9 @@ def build(*arguments, python=sys.executable):
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory):
+def single(dist):
     """The path of the single file."""
-    path = tmp_path_factory.mktemp("single") / "backgroundr.py"
-    assert build(path).startswith(str(path))
-    return path
+    return dist / "backgroundr.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,18 +55,17 @@ def lonely_demo(single, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pyz(tmp_path_factory):
+def pyz(dist):
     """The path of the zip application."""
-    path = tmp_path_factory.mktemp("pyz") / "backgroundr.pyz"
-    build("--pyz", path)
-    return path
+    return dist / "backgroundr.pyz"
 
 
 def test_the_same_bytes_come_of_every_build(single, pyz, tmp_path):
     """Any Python, and the zip application itself, write the same two files."""
     other = MINORS[-1] if sys.version_info[1] == MINORS[0] else MINORS[0]
     python = find(other) or sys.executable
-    build(tmp_path / "again.py", python=python)
+    told = build(tmp_path / "again.py", python=python)
+    assert told.startswith(str(tmp_path / "again.py"))
     assert (tmp_path / "again.py").read_bytes() == single.read_bytes()
     build("--pyz", tmp_path / "again.pyz", python=python)
     assert (tmp_path / "again.pyz").read_bytes() == pyz.read_bytes()

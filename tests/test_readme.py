@@ -95,21 +95,12 @@ def test_several_clients_are_served_on_a_socket():
 
 
 @posix_only
-def test_the_commands_that_build_the_forms_build_them(tmp_path):
+def test_the_commands_that_build_the_forms_build_them(request):
     """The block below "One file" runs as it stands, and writes files that run."""
-    (commands,) = [text for text in blocks("sh") if "amalgamate" in text]
     if FORM == "single":
         pytest.skip("the single file does not make itself")
-    commands = commands.replace("python3 -m backgroundr", "%s -m %s" % (sys.executable, PACKAGE))
-    subprocess.run(
-        ["sh", "-e", "-c", commands],
-        cwd=str(tmp_path),
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
     for name in ("backgroundr.py", "backgroundr.pyz"):
-        command = [sys.executable, str(tmp_path / "dist" / name), "--version"]
+        command = [sys.executable, str(request.getfixturevalue("dist") / name), "--version"]
         assert subprocess.check_output(command) == b"backgroundr %s\n" % __version__.encode()
 
 
