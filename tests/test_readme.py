@@ -119,9 +119,10 @@ def send():
     connection.shutdown(socket.SHUT_WR)
 
 threading.Thread(target=send).start()
-for line in connection.makefile("rb"):
-    sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+with connection, connection.makefile("rb") as answers:
+    for line in answers:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
 """
 LISTENER = """\
 import re, socket, sys, time
