@@ -186,13 +186,8 @@ def _without_siblings(module: _Module) -> List[str]:
             ):
                 drop(node)
                 continue
-            suites = [
-                suite
-                for field in ("body", "orelse", "finalbody")
-                for suite in [getattr(node, field, None)]
-                if suite
-            ]
-            left_of_each = [is_left(suite) for suite in suites]
+            suites = (getattr(node, field, ()) for field in ("body", "orelse", "finalbody"))
+            left_of_each = [is_left(suite) for suite in suites if suite]
             if isinstance(node, ast.If) and not any(left_of_each):
                 drop(node)
                 continue

@@ -84,8 +84,9 @@ def _parse(argv: List[str], settings: Mapping[str, str]) -> Dict[str, Any]:
         help="play a client against a real server process, for some seconds; also checks"
         " that this machine can run backgroundr",
     )
+    rows = _server_options()
     flags = {}
-    for flag, details in _server_options().items():
+    for flag, details in rows.items():
         parser.add_argument(flag, **details)
         flags[_SETTING_PREFIX + flag[2:].upper().replace("-", "_")] = flag
     given = vars(parser.parse_args(argv))
@@ -96,7 +97,8 @@ def _parse(argv: List[str], settings: Mapping[str, str]) -> Dict[str, Any]:
         parser.setting = name
         if name not in flags:
             parser.error("there is no such option; there are %s" % ", ".join(flags))
-        options.update(vars(parser.parse_args(_as_arguments(parser, flags[name], value))))
+        action = rows[flags[name]].get("action")
+        options.update(vars(parser.parse_args(_as_arguments(parser, flags[name], action, value))))
     parser.setting = ""
     options.update(given)
     if "shell" in options and "allow" in options:
@@ -107,16 +109,17 @@ def _parse(argv: List[str], settings: Mapping[str, str]) -> Dict[str, Any]:
     return options
 
 
-def _as_arguments(parser: argparse.ArgumentParser, flag: str, value: str) -> List[str]:
+def _as_arguments(
+    parser: argparse.ArgumentParser, flag: str, action: Optional[str], value: str
+) -> List[str]:
     """Return the arguments that a setting stands for."""
     if not value.strip():
         parser.error("must not be empty; leave it out, or give it a value")
-    details = _server_options()[flag]
-    if details.get("action") == "store_true":
+    if action == "store_true":
         if value.strip().lower() not in _SWITCHES:
             parser.error("must be one of %s, not %s" % (", ".join(_SWITCHES), _quoted_value(value)))
         return [flag] if _SWITCHES[value.strip().lower()] else []
-    values = value.split("\n") if details.get("action") == "append" else [value]
+    values = value.split("\n") if action == "append" else [value]
     return ["%s=%s" % (flag, one.rstrip("\r")) for one in values if one.strip()]
 
 

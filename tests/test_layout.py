@@ -17,8 +17,8 @@ pytestmark = checkout_only  # it looks at the sources, not at what is made of th
 
 PACKAGE = ROOT / "backgroundr"
 
-# Arrows point down only: a file imports from lower floors. The first word of a floor's
-# second column is the process side; nothing but `tools` and `server` sees both sides.
+# Arrows point down only: a file imports from lower floors. What is of neither side below may see
+# both, the protocol's and the processes'.
 FLOORS = [
     {"version", "errors", "cancel", "taskinput"},
     {"lifecycle", "output", "screen", "reader", "ending", "marks", "proctree_win", "logfile"}
