@@ -19,12 +19,14 @@ from .report import (
     SHORT_CHARS,
     count_text,
     duration_text,
+    full_row_fields,
     how_it_ended,
     input_text,
     label,
     last_line,
     left_text,
     log_text,
+    marked_fields,
     outcome_text,
     output_text,
     page_fields,
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     # says how things are.
     Report = Callable[[float, float, str], None]
 
+# The output of both streams, and of each line which it is of.
+MARKED = "marked"
 TAIL_LINES = 50
 LISTED_TASKS = 50
 # Some hosts give a tool call no more than a minute.
@@ -248,7 +252,9 @@ def show_status(manager: TaskManager, arguments: Arguments, caller: Caller) -> A
 
 def read_output(manager: TaskManager, arguments: Arguments, caller: Caller) -> Answer:
     """Answer read_task_output. Raises what `TaskManager.read_output` raises."""
-    stream = _stream(arguments)
+    is_marked = arguments.get("stream") == MARKED
+    is_before = "before" in arguments
+    stream = None if is_marked else _stream(arguments)
     page = manager.read_output(
         arguments["task_id"],
         cursor=arguments.get("cursor"),
@@ -257,9 +263,14 @@ def read_output(manager: TaskManager, arguments: Arguments, caller: Caller) -> A
         contains=_texts(arguments, "contains"),
         context_lines=int(arguments.get("context_lines", 0)),
         raw=arguments.get("raw", False),
+        before=arguments.get("before"),
+        whole_lines=is_marked,
     )
     return Answer(
-        page_fields(page), state_line(page.status), page_lines(page, stream), output=page.text
+        {**page_fields(page, is_before), **(marked_fields(page) if is_marked else {})},
+        state_line(page.status),
+        page_lines(page, stream, is_before),
+        output=page.text,
     )
 
 
@@ -279,6 +290,7 @@ def list_tasks(manager: TaskManager, arguments: Arguments, caller: Caller) -> An
     """Answer list_background_tasks: those that are alive, then the newest, oldest first."""
     wanted = arguments.get("status")
     limit = int(arguments.get("limit", LISTED_TASKS))
+    fields_of = full_row_fields if arguments.get("full") else row_fields
     tasks = manager.list(wanted)
     # Those that are alive first, then the newest; shown oldest first.
     by_need = sorted(tasks, key=lambda task: (task.status not in ALIVE, -task.started_at))
@@ -296,7 +308,7 @@ def list_tasks(manager: TaskManager, arguments: Arguments, caller: Caller) -> An
     left_out = len(tasks) - len(rows)
     return Answer(
         {
-            "tasks": [row_fields(*row) for row in rows],
+            "tasks": [fields_of(*row) for row in rows],
             "left_out": left_out,
         },
         first,

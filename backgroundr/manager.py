@@ -54,7 +54,16 @@ from .lifecycle import (
 from .logfile import LOG_BYTES, LogFile
 from .marks import new_base_mark, timer_slack_of, tree_mark
 from .output import STREAMS, Tail, count_newlines
-from .paging import MIN_BYTES, Newest, format_cursor, place_of, read_page, retained_place
+from .paging import (
+    MIN_BYTES,
+    Newest,
+    format_cursor,
+    leave_unfinished,
+    place_of,
+    read_last_page,
+    read_page,
+    retained_place,
+)
 from .policy import StartPolicy
 from .proctree import (
     guardian_opener,
@@ -109,6 +118,12 @@ GRACE_S = 5.0
 INPUT_PATIENCE_S = 1.0
 _MAX_PORT = 65535
 _LAST_LINE_BYTES = 4096
+# In the place of a cursor: where the output ends now.
+END = "end"
+_BEFORE_WHAT = '"end", or the previous_cursor or next_cursor of an answer about this task'
+# How many times as large a part of the output is looked at for a page that ends somewhere: as
+# text it may be smaller.
+_BEFORE_FACTOR = 4
 # MCP clients give a server about two seconds to go before they signal it; this leaves half.
 CLOSE_GRACE_S = 1.0
 
@@ -569,6 +584,8 @@ class TaskManager:
         context_lines: int = 0,
         raw: bool = False,
         line_chars: int = LINE_CHARS,
+        before: Union[str, int, None] = None,
+        whole_lines: bool = False,
     ) -> TaskPage:
         """Return a page of output that begins at `cursor`; see `TaskPage`. It changes nothing.
 
@@ -579,7 +596,9 @@ class TaskManager:
         `context_lines` lines around it, and groups of lines that do not touch with a line
         "--" between. raw: the text as it was printed, where otherwise it is what a terminal
         would show at the end of each line, lines longer than `line_chars` clipped. (A line that
-        was looked for is clipped to a page also when raw.)
+        was looked for is clipped to a page also when raw.) before: in place of `cursor`, and
+        without `contains`, the page that ends there; END: the last one there is now. whole_lines:
+        a line that may still grow is shown, and left for the next page too.
         Raises UnknownTask, AmbiguousName, InvalidValue.
         """
         check_whole("max_bytes", max_bytes, MIN_BYTES)
@@ -587,6 +606,12 @@ class TaskManager:
         check_whole("line_chars", line_chars, MIN_BYTES)
         contains = check_texts("contains", contains)
         streams = _streams(stream)
+        if before is not None:
+            if cursor is not None or contains:
+                raise InvalidValue("before", "cannot stand beside cursor or contains")
+            return self._read_before(
+                task_id, before, max_bytes, streams, raw, line_chars, whole_lines
+            )
         with self._mutex:
             task = self._find(task_id)
             status = TaskStatus(task)
@@ -595,9 +620,50 @@ class TaskManager:
             open_streams = set(task.open_streams)
         self._count_left([status])
         page = read_page(pieces, open_streams, max_bytes, raw, contains, context_lines, line_chars)
+        if whole_lines and not page.more:
+            leave_unfinished(page, open_streams)
+        previous_cursor = format_cursor(place)
         for name, size in page.sizes.items():
             place[name] += size
-        return TaskPage(status, page, skipped_bytes, format_cursor(place))
+        return TaskPage(status, page, skipped_bytes, previous_cursor, format_cursor(place))
+
+    def _read_before(
+        self,
+        task_id: str,
+        before: Union[str, int],
+        max_bytes: int,
+        streams: Tuple[str, ...],
+        raw: bool,
+        line_chars: int,
+        whole_lines: bool,
+    ) -> TaskPage:
+        """Return the page that ends at `before`; see `read_output`."""
+        with self._mutex:
+            task = self._find(task_id)
+            status = TaskStatus(task)
+            begin = task.log.begin_place
+            last = task.log.end_place
+            end = last if before == END else place_of(task.log, before, "before", _BEFORE_WHAT)
+            last_streams = {name for name in streams if end[name] == last[name]}
+            open_streams = last_streams & task.open_streams
+            pieces, cut_streams = task.log.until(
+                {name: end[name] for name in streams}, max_bytes * _BEFORE_FACTOR, open_streams
+            )
+        self._count_left([status])
+        page = read_last_page(
+            pieces, cut_streams, last_streams, open_streams, max_bytes, raw, line_chars
+        )
+        if whole_lines:
+            leave_unfinished(page, open_streams)
+        place = {name: max(end[name], begin[name]) for name in end}
+        for name, held_bytes in page.held.items():
+            place[name] -= held_bytes
+        next_cursor = format_cursor(place)
+        for name, size in page.sizes.items():
+            place[name] -= size
+        page.more = any(place[name] > begin[name] for name in streams)
+        skipped_bytes = 0 if page.more else sum(min(begin[name], end[name]) for name in streams)
+        return TaskPage(status, page, skipped_bytes, format_cursor(place), next_cursor)
 
     def wait(
         self,
@@ -931,6 +997,8 @@ class TaskManager:
             task.stopped_by = task.stopped_by or by
         if self._keeper is not None:  # else nobody is left of it, or it was given up
             self._keeper.end(task, signal_number, grace_s, again)
+            if task.ending is not None:
+                task.kill_monotonic = task.ending.kill_at
 
     # The threads' side; each takes the mutex itself.
 

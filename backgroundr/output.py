@@ -10,7 +10,7 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Deque, Dict, List, Mapping, Tuple, Union
+    from typing import Collection, Deque, Dict, List, Mapping, Set, Tuple, Union
 
 STDOUT = "stdout"
 STDERR = "stderr"
@@ -207,6 +207,43 @@ class OutputLog:
                 if known < len(piece.data):
                     found.append((piece.stream, bytes(piece.data[known:] if known else piece.data)))
         return found
+
+    def until(
+        self, place: Mapping[str, int], enough_bytes: int, open_streams: Collection[str] = ()
+    ) -> Tuple[List[Tuple[str, bytes]], Set[str]]:
+        """Return what is retained of the streams in `place` up to there, as `since` does, or
+        the last `enough_bytes` of it; and of which streams that begins within a line.
+
+        place: {stream: how many of its bytes come before the end}. open_streams: those of which
+        a line that has not ended there is returned also where it lies further back.
+        """
+        found: List[Tuple[str, bytes]] = []
+        room = enough_bytes
+        unknown = set(place)  # what precedes the bytes of these has not been looked at
+        within_line = set(open_streams)  # of these no newline has been seen yet
+        cut = set()
+        for piece in reversed(self._pieces):
+            stream = piece.stream
+            known = min(len(piece.data), place.get(stream, 0) - piece.begin)
+            if known <= 0 or stream not in unknown:
+                continue
+            begin = max(0, known - room)
+            if stream in within_line:
+                line_begin = piece.data.rfind(b"\n", 0, known) + 1
+                begin = min(begin, line_begin)
+                if line_begin > 0:
+                    within_line.discard(stream)
+            if begin < known:
+                found.append((stream, bytes(piece.data[begin:known])))
+                room = max(0, room - (known - begin))
+            if begin > 0:
+                unknown.discard(stream)
+                if piece.data[begin - 1] != 0x0A:
+                    cut.add(stream)
+                if not unknown:
+                    break
+        found.reverse()
+        return found, cut & {stream for stream, _ in found}
 
     def tail(self, lines: int, streams: Tuple[str, ...] = STREAMS) -> Tail:
         """Return the last `lines` lines of `streams`, as far as they are retained.

@@ -367,8 +367,31 @@ def log_text(task: TaskStatus) -> str:
     return 'There is a log file "%s". %s' % (path_text(task.log_file), task.log_ended)
 
 
-def page_fields(page: TaskPage) -> Dict[str, Any]:
-    """Return all that is known of a task and a page of its output; see PAGE_SCHEMA."""
+def full_row_fields(task: TaskStatus, last: str) -> Dict[str, Any]:
+    """Return the long form for a list of tasks: all that is known, for who draws a picture."""
+    return {
+        **status_fields(task),
+        "interactive": task.settings.interactive or task.settings.pty,
+        "kill_in_seconds": None if task.kill_in_s is None else round(task.kill_in_s, 3),
+        "last_line": last,
+    }
+
+
+def marked_fields(page: TaskPage) -> Dict[str, Any]:
+    """Return whose the lines of a page are, [stream, how many in a row], and how many at its end
+    may still grow, and come again with the next page."""
+    return {
+        "streams": [list(run) for run in page.streams()],
+        "unfinished_lines": page.unfinished_lines,
+    }
+
+
+def page_fields(page: TaskPage, is_before: bool) -> Dict[str, Any]:
+    """Return all that is known of a task and a page of its output; see PAGE_SCHEMA.
+
+    is_before: it is the one that ends somewhere.
+    """
+    before = {"previous_cursor": page.previous_cursor} if is_before else {}
     return {
         **status_fields(page.status),
         "output": page.text,
@@ -376,13 +399,15 @@ def page_fields(page: TaskPage) -> Dict[str, Any]:
         "read_bytes": page.read_bytes,
         "read_lines": page.read_lines,
         "matched_lines": page.matched_lines,
+        **before,
         "next_cursor": page.next_cursor,
         "more": page.more,
     }
 
 
-def page_lines(page: TaskPage, stream: Optional[str]) -> List[str]:
-    """Return what to know of a page, a line each. stream: the one that it is of; None for both."""
+def page_lines(page: TaskPage, stream: Optional[str], is_before: bool) -> List[str]:
+    """Return what to know of a page, a line each. stream: the one that it is of; None for both.
+    is_before: it is the one that ends somewhere."""
     task = page.status
     which = "output" if stream is None else stream
     lines = []
@@ -413,14 +438,28 @@ def page_lines(page: TaskPage, stream: Optional[str]) -> List[str]:
             which,
             count_text(page.matched_lines, "line matches", "lines match"),
         )
+    elif page.read_bytes == 0 and page.text:
+        found = "Part of a line follows, which the next page has too"
     elif page.read_bytes == 0:
         found = "There is no %s %s" % (
             which,
-            "yet" if task.total_bytes == 0 and task.output_open else "after this cursor",
+            "yet"
+            if task.total_bytes == 0 and task.output_open
+            else "before this that is kept"
+            if is_before
+            else "after this cursor",
         )
     else:
         found = "%s of its %s follow" % (covered, which)
-    if page.more:
+    if is_before:
+        then = (
+            'read_task_output with before "%s" reads what comes before.' % page.previous_cursor
+            if page.more
+            else "nothing before it is kept."
+            if page.skipped_bytes
+            else "it begins there."
+        )
+    elif page.more:
         then = 'there is more: read_task_output with cursor "%s".' % page.next_cursor
     elif task.output_open:
         then = 'cursor "%s" reads what comes next.' % page.next_cursor

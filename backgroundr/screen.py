@@ -271,9 +271,9 @@ def clip(line: str, limit_chars: int = LINE_CHARS, around: int = 0) -> str:
 class Lines:
     """The lines that pieces of output show, in the order in which they ended.
 
-    A line never mixes two streams. One without an end comes last; of two, the one that grew
-    last. texts: the lines, without newlines. unfinished: the index of the first line without
-    an end. complete: all of the pieces was looked at. held: {stream: bytes at its end that
+    A line never mixes two streams. One without an end comes last; of two, the one that may grow,
+    or grew last. texts: the lines, without newlines. unfinished: the index of the first line
+    without an end. complete: all of the pieces was looked at. held: {stream: bytes at its end that
     are left for later}.
     """
 
@@ -313,7 +313,9 @@ class Lines:
         self.unfinished = len(self.texts)
         if not self.complete:
             return
-        for stream, parts in rests.items():
+        # Those that may grow stand last.
+        for stream in sorted(rests, key=lambda stream: stream in open_streams):
+            parts = rests[stream]
             data = b"".join(parts)
             if stream in open_streams:
                 if whole_lines:
@@ -343,6 +345,36 @@ class Lines:
         _, stream, data = self._blocks[0]
         line, newline, _ = data.partition(b"\n")
         return stream, line + newline
+
+    def last(self) -> Tuple[str, bytes]:
+        """Return the stream and the bytes of the last line."""
+        _, stream, data = self._blocks[-1]
+        return stream, data[data.rfind(b"\n", 0, len(data) - 1) + 1 :]
+
+    def streams_of(self, indices: Iterable[int]) -> List[Tuple[Optional[str], int]]:
+        """Return whose the lines are, as (stream, how many in a row).
+
+        indices: of lines, ascending; -1 for what is no line, of which the stream is None.
+        """
+        runs: List[Tuple[Optional[str], int]] = []
+        block = 0
+        for index in indices:
+            while block + 1 < len(self._blocks) and self._blocks[block + 1][0] <= index:
+                block += 1
+            stream = None if index < 0 else self._blocks[block][1]
+            if runs and runs[-1][0] == stream:
+                runs[-1] = (stream, runs[-1][1] + 1)
+            else:
+                runs.append((stream, 1))
+        return runs
+
+    def without_end(self) -> List[Tuple[int, str, int]]:
+        """Return the lines that have no end: (index, stream, size in bytes)."""
+        return [
+            (first, stream, len(data))
+            for first, stream, data in self._blocks
+            if first >= self.unfinished
+        ]
 
     def index_of(self, stream: str, number: int) -> int:
         """Return the index of the line `number` of a stream, counted from 0."""

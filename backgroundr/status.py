@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-from .lifecycle import ALIVE, FINISHED, RUNNING
+from .lifecycle import ALIVE, FINISHED, RUNNING, STOPPING
 from .output import OutputLog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
-    from typing import List, Optional, Set
+    from typing import List, Optional, Set, Tuple
 
     from .arguments import TaskSettings
     from .logfile import LogFile
@@ -58,6 +58,8 @@ class TaskRecord:
         self.echo_cursor = ""
         # When it last printed something or was sent something, or else was started.
         self.active_monotonic = started_monotonic
+        # When it gets SIGKILL, once it is stopping.
+        self.kill_monotonic = 0.0
         # Those who wait for its end, and those who wait for its output too. They share the mutex.
         self.waiters: List[threading.Condition] = []
         self.output_waiters: List[threading.Condition] = []
@@ -83,8 +85,9 @@ class TaskStatus:
     processes_left: how many processes a finished command left behind that still run; None
     while the task is alive, and where the system cannot be looked at.
     total_lines, total_bytes: printed so far on both streams. retained_bytes: how much of it is
-    still kept. log_file: the path of the file that holds it all, or None. log_ended: a sentence
-    that says why that file does not, or None. output_open: more may come; also after the end,
+    still kept. kill_in_s: of a task that is stopping, the seconds until SIGKILL, else None.
+    log_file: the path of the file that holds it all, or None. log_ended: a sentence that says why
+    that file does not, or None. output_open: more may come; also after the end,
     when a process that the command left behind still holds a stream. input_open: more can be
     sent to its stdin. replaced_by: the id of the task that was started in its place, or None.
     """
@@ -108,6 +111,7 @@ class TaskStatus:
         "total_lines",
         "total_bytes",
         "retained_bytes",
+        "kill_in_s",
         "log_file",
         "log_ended",
         "output_open",
@@ -135,6 +139,9 @@ class TaskStatus:
         self.total_lines = task.log.total_lines()
         self.total_bytes = task.log.total_bytes()
         self.retained_bytes = task.log.end - task.log.start
+        self.kill_in_s = (
+            max(0.0, task.kill_monotonic - time.monotonic()) if task.state == STOPPING else None
+        )
         log_file = task.log_file
         self.log_file = None if log_file is None else log_file.path
         self.log_ended = None if log_file is None else log_file.ended
@@ -203,9 +210,12 @@ class TaskPage:
     has ended. skipped_bytes: no longer retained, between the cursor that was asked for and the
     beginning of the page. read_bytes, read_lines: how much of the output the page covers.
     matched_lines: how many of these lines were looked for; None when nothing was.
-    next_cursor: where the next page begins. more: there is more for that page to look at now.
-    held_bytes: printed behind this page and left for later: an unfinished line, of a search, or
-    a character or escape sequence of which a part is missing.
+    previous_cursor, next_cursor: where it begins, and the next one. more: there is more for the
+    next one to look at now; of a page that was read `before` a place: there is more before it,
+    else skipped_bytes counts what came before it. unfinished_lines: how many lines at the end of
+    the text may still grow, and come again with the next page; none where that was not asked for.
+    held_bytes: printed behind this page and left for later: an unfinished line, or a character or
+    escape sequence of which a part is missing.
     """
 
     __slots__ = (
@@ -215,13 +225,21 @@ class TaskPage:
         "read_bytes",
         "read_lines",
         "matched_lines",
+        "previous_cursor",
         "next_cursor",
         "more",
+        "unfinished_lines",
         "held_bytes",
+        "_page",
     )
 
     def __init__(
-        self, status: TaskStatus, page: Page, skipped_bytes: int, next_cursor: str
+        self,
+        status: TaskStatus,
+        page: Page,
+        skipped_bytes: int,
+        previous_cursor: str,
+        next_cursor: str,
     ) -> None:
         self.status = status
         self.text = page.text
@@ -229,9 +247,17 @@ class TaskPage:
         self.read_bytes = sum(page.sizes.values())
         self.read_lines = page.lines
         self.matched_lines = page.matched_lines
+        self.previous_cursor = previous_cursor
         self.next_cursor = next_cursor
         self.more = page.more
-        self.held_bytes = page.held_bytes
+        self.unfinished_lines = page.left_lines
+        self.held_bytes = sum(page.held.values())
+        self._page = page
+
+    def streams(self) -> List[Tuple[Optional[str], int]]:
+        """Return whose the lines of the text are: (stream, how many in a row), None for the
+        separators of a search."""
+        return self._page.streams()
 
 
 class TaskInputResult:

@@ -78,7 +78,7 @@ class ToolBase:
         if kind == "array" and isinstance(value, str):
             return [value]
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if name == "cursor" and kind == "string" and is_number and value % 1 == 0:
+        if name in ("cursor", "before") and kind == "string" and is_number and value % 1 == 0:
             return "%d" % value
         return value
 

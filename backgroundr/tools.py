@@ -8,6 +8,7 @@ from __future__ import annotations
 from .arguments import MAX_SECONDS
 from .handlers import (
     LISTED_TASKS,
+    MARKED,
     TAIL_LINES,
     WAIT_S,
     end_task,
@@ -192,7 +193,15 @@ def default_tools(policy: Optional[StartPolicy] = None) -> Dict[str, ToolBase]:
                     "default": PAGE_BYTES,
                     "description": "The size of a page.",
                 },
-                "stream": {**_STREAM, "description": "Which output to read."},
+                "before": {
+                    "type": "string",
+                    "description": 'Read the page before this cursor, or before the "end".',
+                },
+                "stream": {
+                    **_STREAM,
+                    "enum": [*_STREAM["enum"], MARKED],
+                    "description": "Which output to read; marked: both, and whose each line is.",
+                },
                 "contains": {
                     **_TEXTS,
                     "description": "Return only lines that contain one of these texts (no"
@@ -337,7 +346,7 @@ def default_tools(policy: Optional[StartPolicy] = None) -> Dict[str, ToolBase]:
             "list_background_tasks",
             "List background tasks",
             "List tasks, oldest first, one row each: id, name, command, status, since when, how"
-            " much output, its last line. Use it to find a task again.",
+            " much output, its last line.",
             {
                 "status": {
                     "type": "string",
@@ -351,6 +360,7 @@ def default_tools(policy: Optional[StartPolicy] = None) -> Dict[str, ToolBase]:
                     "default": LISTED_TASKS,
                     "description": "At most so many: those that run, then the newest.",
                 },
+                "full": {"type": "boolean", "description": "Rows with all fields."},
             },
             (),
             object_of(LISTED_SCHEMA),

@@ -308,6 +308,32 @@ def test_line_whose_beginning_was_dropped_is_shown_by_its_end():
     assert (tail.earlier_lines, tail.earlier_bytes) == (0, log.start)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_until_is_what_comes_before_a_place(seed):
+    """Up to a place the log returns what it retains, or the end of that, and knows what it cuts."""
+    rng = random.Random(seed)
+    pieces = random_pieces(rng, 80, 60)
+    log = OutputLog(2000)
+    for stream, data in pieces:
+        log.append(stream, data, data.count(b"\n"))
+    streams = {name: b"".join(data for one, data in pieces if one == name) for name in STREAMS}
+    for _ in range(30):
+        place = {
+            name: rng.randint(log.begin_place[name], log.end_place[name])
+            for name in rng.choice([STREAMS, (STDOUT,), (STDERR,)])
+        }
+        enough_bytes = rng.randint(1, 3000)
+        found, cut = log.until(place, enough_bytes)
+        kept = sum(place[name] - log.begin_place[name] for name in place)
+        assert sum(len(data) for _, data in found) == min(kept, enough_bytes)
+        for name in place:
+            data = b"".join(data for one, data in found if one == name)
+            assert streams[name][: place[name]].endswith(data)
+            begin = place[name] - len(data)
+            within = begin > log.begin_place[name] and streams[name][begin - 1] != 0x0A
+            assert (name in cut) == bool(data and within)
+
+
 def test_tail_does_not_change_when_the_log_grows():
     """A tail holds its own bytes; what is appended later does not reach it."""
     log = log_of([(STDOUT, b"a\n")])

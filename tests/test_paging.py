@@ -7,9 +7,21 @@ import re
 
 import pytest
 
+from backgroundr import TaskManager
+from backgroundr.arguments import TaskSettings
 from backgroundr.output import STDERR, STDOUT, STREAMS, OutputLog
-from backgroundr.paging import MIN_BYTES, Newest, Page, format_cursor, parse_cursor, read_page
+from backgroundr.paging import (
+    MIN_BYTES,
+    Newest,
+    Page,
+    format_cursor,
+    leave_unfinished,
+    parse_cursor,
+    read_last_page,
+    read_page,
+)
 from backgroundr.screen import LINE_CHARS, Lines
+from backgroundr.status import TaskRecord
 
 from .test_output import log_of, merged, random_pieces
 from .test_screen import TOKENS, pieces_of
@@ -362,6 +374,174 @@ def test_a_screen_that_was_cleared_last_of_all_is_still_told(clear):
     """A program that clears the screen as it ends does not hide what it printed before."""
     newest = Newest([(STDOUT, b"old\n" + clear + b"result\n" + clear + b"\x1b[0m \n")], ())
     assert newest.texts[0] == "result"
+
+
+def pages_before(log, open_streams=(), **options):
+    """Return all pages of a log from its end to its beginning, in the order of the output."""
+    place = log.end_place
+    pages = []
+    while True:
+        last_streams = {stream for stream in STREAMS if place[stream] == log.end_place[stream]}
+        open_here = last_streams & set(open_streams)
+        pieces, cut_streams = log.until(place, 4 * options["max_bytes"], open_here)
+        page = read_last_page(pieces, cut_streams, last_streams, open_here, **options)
+        for sizes in (page.held, page.sizes):
+            for stream, size in sizes.items():
+                place[stream] -= size
+        pages.insert(0, page)
+        if place == log.begin_place:
+            return pages
+        assert page.text or page.held, "a page without anything"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("max_bytes", [MIN_BYTES, 300, AMPLE])
+@pytest.mark.parametrize("seed", range(6))
+def test_pages_read_backwards_miss_nothing_and_repeat_nothing(seed, max_bytes, raw):
+    """Pages that end where the one behind begins cover each byte once, and fit."""
+    log = log_of(random_output(random.Random(seed), 150))
+    pages = pages_before(log, max_bytes=max_bytes, raw=raw)
+    for stream in STREAMS:
+        assert sum(page.sizes.get(stream, 0) for page in pages) == log.end_place[stream]
+    assert max(len(page.text.encode()) for page in pages) <= max_bytes
+
+
+@pytest.mark.parametrize("max_bytes", [MIN_BYTES, 1000])
+def test_pages_read_backwards_are_whole_lines(max_bytes):
+    """Lines that fit a page are not cut by it, in whatever order both streams printed them."""
+    rng = random.Random(1)
+    words = [(rng.choice(STREAMS), b"line %d\n" % number) for number in range(500)]
+    pages = pages_before(log_of(words), max_bytes=max_bytes)
+    assert text_of(pages) == "".join(data.decode() for _, data in words)
+    assert sum(page.lines for page in pages) == 500
+    runs = [run for page in pages for run in page.streams()]
+    assert [stream for stream, count in runs for _ in range(count)] == [one for one, _ in words]
+
+
+def test_a_page_that_ends_somewhere_begins_with_a_line():
+    """Where one has been cut off to look no further back, it is left for the page before."""
+    log = log_of([(STDERR, b"e" * 300 + b"\n"), (STDOUT, b"a\n" * 60)])
+    pieces, cut_streams = log.until(log.end_place, 200)
+    assert cut_streams == {STDERR}
+    page = read_last_page(pieces, cut_streams, STREAMS, (), 200)
+    assert (page.text, page.streams()) == ("a\n" * 60, [(STDOUT, 60)])
+
+
+@pytest.mark.parametrize("character", ["\u00e9", "\u20ac", "\U0001f600"])
+def test_a_line_longer_than_a_page_is_read_backwards_in_whole_characters(character):
+    """Raw, such a line comes in parts, and no part begins within a character."""
+    text = character * 500
+    pages = pages_before(log_of([(STDOUT, text.encode())]), max_bytes=100, raw=True)
+    assert text_of(pages) == text
+    junk = b"\x80" * 1000
+    pages = pages_before(log_of([(STDOUT, junk)]), max_bytes=100, raw=True)
+    assert text_of(pages) == "\ufffd" * 1000
+
+
+def test_a_page_tells_whose_its_lines_are():
+    """Lines of both streams are told apart, those of a search too, where separators are neither."""
+    pieces = [(STDOUT, b"a\nb\nx\n"), (STDERR, b"c\nd"), (STDOUT, b"e\nf")]
+    page = read_page(pieces, STREAMS, AMPLE)
+    assert page.text == "a\nb\nx\nc\ne\nd\nf"
+    assert page.streams() == [(STDOUT, 3), (STDERR, 1), (STDOUT, 1), (STDERR, 1), (STDOUT, 1)]
+    page = read_page(pieces, (), AMPLE, contains=["a", "e"], context_lines=1)
+    assert page.text == "a\nb\n--\nc\ne\nd"
+    assert page.streams() == [(STDOUT, 2), (None, 1), (STDERR, 1), (STDOUT, 1), (STDERR, 1)]
+
+
+def test_a_line_that_may_grow_is_shown_and_left():
+    """Such a line comes again with the next page, whole; of a stream that is closed it does not."""
+    pieces = [(STDOUT, b"one\n10 %"), (STDERR, b"what?")]
+    page = read_page(pieces, (STDOUT,), AMPLE)
+    leave_unfinished(page, (STDOUT,))
+    assert (page.text, page.lines, page.left_lines) == ("one\nwhat?\n10 %", 2, 1)
+    assert (page.sizes, page.held) == ({STDOUT: 4, STDERR: 5}, {STDOUT: 4})
+
+
+class OneTask(TaskManager):
+    """A manager of one task whose log the test writes, without a process."""
+
+    def __init__(self, limit_bytes):
+        super().__init__()
+        self.task = TaskRecord("t1", TaskSettings("true"), 1, set(), limit_bytes, 0, 0)
+        self.log = self.task.log
+
+    def _find(self, task_id):
+        return self.task
+
+    def _count_left(self, statuses):
+        return statuses
+
+
+@pytest.mark.parametrize("whole_lines", [False, True])
+@pytest.mark.parametrize("max_bytes", [MIN_BYTES, 333, AMPLE])
+@pytest.mark.parametrize("seed", range(12))
+def test_both_ways_lead_through_all_that_is_kept(seed, max_bytes, whole_lines):
+    """Whatever was dropped and whatever may still come, pages lie side by side, either way."""
+    rng = random.Random(seed)
+    task = OneTask(rng.choice([500, 4000, AMPLE]))
+    for stream, data in random_output(rng, 120):
+        task.log.append(stream, data, data.count(b"\n"))
+    task.task.open_streams = {stream for stream in STREAMS if rng.random() < 0.6}
+    options = {"max_bytes": max_bytes, "raw": rng.random() < 0.5, "whole_lines": whole_lines}
+    last = page = task.read_output("t1", before="end", **options)
+    begin = parse_cursor(page.previous_cursor)
+    while page.more:
+        page = task.read_output("t1", before=format_cursor(begin), **options)
+        assert parse_cursor(page.next_cursor) == begin
+        assert parse_cursor(page.previous_cursor) != begin
+        begin = parse_cursor(page.previous_cursor)
+    assert begin == task.log.begin_place
+    assert page.skipped_bytes == task.log.start
+    cursor = None
+    while True:
+        page = task.read_output("t1", cursor=cursor, **options)
+        assert page.next_cursor != cursor or not page.more
+        cursor = page.next_cursor
+        if not page.more:
+            break
+    # Who begins at the end misses nothing: that leaves for later what the other way does, or more.
+    for stream, place in parse_cursor(last.next_cursor).items():
+        assert place <= parse_cursor(cursor)[stream]
+    assert task.log.end - sum(parse_cursor(cursor).values()) == page.held_bytes
+
+
+def test_half_a_character_is_left_wherever_it_lies():
+    """A prompt of stderr, far behind stdout, is not lost to who begins at the end."""
+    task = OneTask(AMPLE)
+    task.task.open_streams = set(STREAMS)
+    task.log.append(STDERR, b"ok \xe2\x82", 0)
+    task.log.append(STDOUT, b"line\n" * 400, 400)
+    first = task.read_output("t1", before="end", max_bytes=MIN_BYTES)
+    whole = task.read_output("t1", before="end", max_bytes=MIN_BYTES, whole_lines=True)
+    task.log.append(STDERR, b"\xac!\n", 1)
+    assert task.read_output("t1", cursor=first.next_cursor).text == "\u20ac!\n"
+    assert task.read_output("t1", cursor=whole.next_cursor).text == "ok \u20ac!\n"
+
+
+def test_a_reader_of_whole_lines_gets_on():
+    """Of two long lines that may grow, where a page has room for one, each is shown."""
+    task = OneTask(AMPLE)
+    task.task.open_streams = set(STREAMS)
+    for stream, character in ((STDOUT, b"A"), (STDERR, b"B")):
+        task.log.append(stream, character * 10000, 0)
+    seen = ""
+    cursor = None
+    for _ in range(5):
+        page = task.read_output("t1", cursor, 16384, raw=True, whole_lines=True)
+        cursor = page.next_cursor
+        seen += page.text
+    assert seen.startswith("A" * 10000 + "\n" + "B" * 10000)
+
+
+def test_what_came_before_a_page_is_counted_once():
+    """Where output was dropped since, only what lay before the place is told as gone."""
+    task = OneTask(20000)
+    task.log.append(STDOUT, b"x\n" * 5000, 5000)
+    first = task.read_output("t1", before="end", max_bytes=1000)
+    task.log.append(STDOUT, b"y\n" * 20000, 20000)
+    before = task.read_output("t1", before=first.previous_cursor)
+    assert (before.text, before.more, before.skipped_bytes) == ("", False, 9000)
 
 
 def test_pages_are_values():

@@ -10,6 +10,7 @@ from .client import Client
 from .programs import (
     EXIT_0,
     HELLO,
+    OUT_AND_ERR,
     eventually,
     linux_only,
     posix_only,
@@ -192,6 +193,73 @@ WRONG_CURSORS = [
     (None, "cursor must be a string, not null"),
     (True, "cursor must be a string, not true"),
 ]
+
+
+@shared
+def test_output_is_read_backwards(client):
+    """Pages that end where the last one began lead to the beginning, each byte once."""
+    task_id = finished(client, python("for i in range(3000): print('line', i)"))
+    last = page(client, task_id, before="end")
+    assert last == page(client, task_id, before=str(client.status(task_id)["total_bytes"]))
+    assert last["output"].endswith("line 2999\n")
+    assert len(last["output"]) > 16000
+    pages = [last]
+    while pages[0]["more"]:
+        pages.insert(0, page(client, task_id, before=pages[0]["previous_cursor"], max_bytes=9000))
+        assert pages[0]["next_cursor"] == pages[1]["previous_cursor"]
+    assert "".join(one["output"] for one in pages) == "".join("line %d\n" % i for i in range(3000))
+    assert (pages[0]["previous_cursor"], pages[0]["skipped_bytes"]) == ("0+0", 0)
+    assert page(client, task_id, cursor=pages[0]["next_cursor"], max_bytes=64)["output"]
+    text = client.call("read_task_output", task_id=task_id, before=last["next_cursor"]).text
+    assert (
+        'read_task_output with before "%s" reads what comes before.' % last["previous_cursor"]
+        in text
+    )
+    text = client.call("read_task_output", task_id=task_id, before=20).text
+    assert "2 lines, 20 bytes of its output follow; it begins there." in text
+    nothing = client.call("read_task_output", task_id=task_id, before="0+0").text
+    assert "There is no output before this that is kept; it begins there." in nothing
+
+
+@shared
+def test_reading_backwards_is_explained(legacy_client):
+    """A wrong place to end at, or one beside a place to begin at, is answered with the reason."""
+    task_id = finished(legacy_client, HELLO)
+    for arguments, words in [
+        ({"before": "soon"}, 'before must be "end", or the previous_cursor or next_cursor of an'),
+        ({"before": "7"}, "7 is ahead of all that it has printed, which ends at 6+0"),
+        ({"before": "6+0", "cursor": "0+0"}, "before cannot stand beside cursor or contains"),
+        ({"before": "6+0", "contains": ["h"]}, "before cannot stand beside cursor or contains"),
+    ]:
+        result = legacy_client.call("read_task_output", task_id=task_id, **arguments)
+        assert result.is_error
+        assert words in result.text
+
+
+@shared
+def test_streams_are_told_apart(legacy_client, puppet):
+    """Marked output says of each line whose it is, and shows one that may grow again."""
+    legacy_client.call("read_task_output", task_id=puppet.task_id)
+    puppet.prints(b"one\n50 %")
+    first = page(legacy_client, puppet.task_id, stream="marked")
+    assert (first["output"], first["unfinished_lines"]) == ("one\n50 %", 1)
+    assert first["streams"] == [["stdout", 2]]
+    assert (first["read_bytes"], first["read_lines"], first["next_cursor"]) == (4, 1, "4+0")
+    puppet.prints(b"\r100 %\n")
+    result = legacy_client.call(
+        "read_task_output", task_id=puppet.task_id, stream="marked", cursor=first["next_cursor"]
+    )
+    second = result.structured
+    assert (second["output"], second["unfinished_lines"]) == ("100 %\n", 0)
+    assert second["read_bytes"] + first["read_bytes"] == second["total_bytes"]
+    puppet.prints(b"?")
+    only = legacy_client.call(
+        "read_task_output", task_id=puppet.task_id, stream="marked", cursor=second["next_cursor"]
+    )
+    assert "Part of a line follows, which the next page has too" in only.text
+    both = finished(legacy_client, OUT_AND_ERR)
+    marked = page(legacy_client, both, stream="marked")
+    assert sorted(marked["streams"]) == [["stderr", 1], ["stdout", 1]]
 
 
 @shared

@@ -83,7 +83,7 @@ def test_the_list_tells_a_model_all_it_needs(client):
         assert all(isinstance(hint, bool) for hint in tool["annotations"].values())
     reading = [name for name in TOOLS if tools[name]["annotations"]["readOnlyHint"]]
     assert reading == [name for name in TOOLS if name.startswith(("get", "read", "wait", "list"))]
-    assert len(json.dumps(tools)) < 12000
+    assert len(json.dumps(tools)) < 12250
 
 
 @shared
@@ -284,6 +284,23 @@ def test_an_end_tells_of_cleaning_up_and_of_force(client):
 
 
 @shared
+def test_the_time_until_sigkill_is_told(client):
+    """A full list says of a task that is ending when it will be killed; an end can hasten that."""
+    task_id = client.start(IGNORE_TERM, until_output=["ready"])["task_id"]
+    first = client.send_call("end_background_task", task_id=task_id, grace_seconds=300)
+
+    def wait_s():
+        rows = client.call("list_background_tasks", full=True).structured["tasks"]
+        return next(row["kill_in_seconds"] for row in rows if row["task_id"] == task_id)
+
+    assert 290 < eventually(wait_s, "a time until SIGKILL") <= 300
+    client.call("end_background_task", task_id=task_id, signal="SIGKILL")
+    assert client.tool_result("end_background_task", first).structured["signal"] == "SIGKILL"
+    assert wait_s() is None
+
+
+@posix_only
+@shared
 def test_ending_what_is_over_is_no_error(client):
     """Ending a finished task answers with what it was, and says that nothing was done."""
     task_id = finished(client, EXIT_3)["task_id"]
@@ -332,6 +349,13 @@ def test_a_list_has_a_short_row_a_task(client):
     running = client.call("list_background_tasks", status="running")
     assert [row["task_id"] for row in running.structured["tasks"]] == [second["task_id"]]
     assert running.text.startswith("1 task that is running, oldest first:\n")
+    full = client.call("list_background_tasks", full=True)
+    assert full.text.split("\n")[1] == lines[1]
+    status = client.status(second["task_id"], tail_lines=0)
+    for row, of_row in zip(full.structured["tasks"], rows):
+        assert set(row) >= set(of_row) | (set(status) - TAIL_FIELDS - {"summary"})
+        assert (row["interactive"], row["kill_in_seconds"]) == (False, None)
+    assert full.structured["tasks"][1]["command"] == second["command"]
     none = client.call("list_background_tasks", status="timed_out")
     assert none.structured["tasks"] == []
     assert none.text.startswith("No task is timed_out.")
