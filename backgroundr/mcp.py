@@ -8,6 +8,7 @@ their era in one place.
 
 from __future__ import annotations
 
+from .board import UI_EXTENSION
 from .handlers import Caller
 from .jsonrpc import (
     INVALID_PARAMS,
@@ -204,7 +205,8 @@ class McpHandler:
     def _discover(self, call: Call) -> Result:
         return {
             "supportedVersions": [MODERN_VERSION],
-            "capabilities": self._capabilities,
+            # Handshake revisions know no extensions of a server.
+            "capabilities": {**self._capabilities, "extensions": {UI_EXTENSION: {}}},
             "instructions": INSTRUCTIONS,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from .board import BOARD_MIME_TYPE, BOARD_URI, board_html
 from .manager import CHANGED_OUTPUT, CHANGED_START
 from .report import (
     SHORT_CHARS,
@@ -69,7 +70,7 @@ class Resources:
                 raise UnknownCursor
             first = ids.index(cursor) + 1
         end = first + _PAGE_TASKS
-        resources = [] if first else [_TASKS_RESOURCE]
+        resources = [] if first else [_TASKS_RESOURCE, _BOARD_RESOURCE]
         resources += [_output_resource(task) for task in tasks[first:end]]
         return resources, tasks[end - 1].task_id if end < len(tasks) else None
 
@@ -83,6 +84,8 @@ class Resources:
             rows = [row_fields(one, last_line(self._manager, one)) for one in self._manager.list()]
             text = json.dumps({"tasks": rows}, indent=2, ensure_ascii=False)
             return {"uri": uri, "mimeType": "application/json", "text": text}
+        if uri == BOARD_URI:
+            return {**_BOARD_CONTENT, "text": board_html()}
         self.check(uri)  # where a name stands for the id, it is no URI of ours
         page = self._manager.read_output(_task_id(uri), max_bytes=_NO_LIMIT, line_chars=_NO_LIMIT)
         return {"uri": uri, "mimeType": "text/plain", "text": _gap_text(page) + page.text}
@@ -95,7 +98,7 @@ class Resources:
     def has(self, uri: str) -> bool:
         """Whether there is a resource with this URI."""
         try:
-            return uri == TASKS_URI or _task_id(uri) in self._manager
+            return uri in (TASKS_URI, BOARD_URI) or _task_id(uri) in self._manager
         except UnknownResource:
             return False
 
@@ -164,6 +167,18 @@ _TASKS_RESOURCE = {
     "description": "Every task of this server, oldest first: id, name, command, status, how it"
     " ended, since when.",
     "mimeType": "application/json",
+}
+# MCP Apps 2026-01-26, "UI Resource Format": nothing of the network is needed.
+_BOARD_CONTENT: Dict[str, Any] = {
+    "uri": BOARD_URI,
+    "mimeType": BOARD_MIME_TYPE,
+    "_meta": {"ui": {"csp": {}, "prefersBorder": True}},
+}
+_BOARD_RESOURCE = {
+    **_BOARD_CONTENT,
+    "name": "board",
+    "title": "Task board",
+    "description": "A page for people: the background tasks, live.",
 }
 _OUTPUT_RESOURCE_TEMPLATE = {
     "uriTemplate": OUTPUT_TEMPLATE,

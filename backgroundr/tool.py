@@ -155,7 +155,7 @@ class Tool(ToolBase):
 
 class TaskTool(ToolBase):
     """A tool of this package. handler: of `handlers`; it is called at once, and waits for
-    nothing."""
+    nothing. page_uri: of the page that shows people what it is about, "" for none."""
 
     def __init__(
         self,
@@ -167,9 +167,12 @@ class TaskTool(ToolBase):
         output: Schema,
         annotations: Dict[str, bool],
         handler: TaskHandler,
+        page_uri: str = "",
     ) -> None:
         super().__init__(name, title, description, properties, required, output, annotations)
         self._handler = handler
+        if page_uri:
+            self._description["_meta"] = {"ui": {"resourceUri": page_uri}}  # MCP Apps
 
     def call(
         self, manager: TaskManager, arguments: Arguments, caller: Caller

@@ -6,6 +6,7 @@ A row's texts are written for a language model. `tools/list` is this table rende
 from __future__ import annotations
 
 from .arguments import MAX_SECONDS
+from .board import BOARD_URI
 from .handlers import (
     LISTED_TASKS,
     MARKED,
@@ -149,6 +150,7 @@ def default_tools(policy: Optional[StartPolicy] = None) -> Dict[str, ToolBase]:
             object_of(STARTED_SCHEMA),
             _DOES,
             run_task,
+            BOARD_URI,
         ),
         TaskTool(
             "get_task_status",
@@ -366,6 +368,7 @@ def default_tools(policy: Optional[StartPolicy] = None) -> Dict[str, ToolBase]:
             object_of(LISTED_SCHEMA),
             _ONLY_LOOKS,
             list_tasks,
+            BOARD_URI,
         ),
     )
     return {tool.name: tool for tool in rows}

@@ -14,6 +14,7 @@ from backgroundr import TaskManager
 
 from .client import ENVIRONMENT, LEGACY_VERSIONS, MODERN_VERSION, SERVER, Client
 from .forms import FORM, PACKAGE, ROOT
+from .stories import stories as stories  # a fixture
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -67,15 +67,18 @@ CLEAN_UP_ON_TERM = python(
 )
 
 
-def eventually(condition, what: str):
-    """Return the first true value of `condition()`; fail, naming `what`, at the deadline."""
+def eventually(condition, what: str, pause_s: float = 0.01):
+    """Return the first true value of `condition()`; fail, naming `what`, at the deadline.
+
+    pause_s: how long to wait before it is asked again.
+    """
     deadline = time.monotonic() + DEADLINE_S
     while True:
         value = condition()
         if value:
             return value
         assert time.monotonic() < deadline, "not in %d s: %s" % (DEADLINE_S, what)
-        time.sleep(0.01)
+        time.sleep(pause_s)
 
 
 def is_alive(pid: int) -> bool:

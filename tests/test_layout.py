@@ -22,7 +22,7 @@ PACKAGE = ROOT / "backgroundr"
 FLOORS = [
     {"version", "errors", "cancel", "taskinput"},
     {"lifecycle", "output", "screen", "reader", "ending", "marks", "proctree_win", "logfile"}
-    | {"stdio", "ports", "jsonrpc", "schema"},
+    | {"stdio", "ports", "jsonrpc", "schema", "board"},
     {"proctable", "subscriptions", "paging", "terminal"},
     {"proctree_posix", "guardian"},
     {"proctree"},

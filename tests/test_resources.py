@@ -8,6 +8,7 @@ import re
 import pytest
 
 from backgroundr import TaskManager
+from backgroundr.board import BOARD_URI
 from backgroundr.resources import Resources, UnknownCursor
 
 from .client import RpcFailure
@@ -46,15 +47,16 @@ def read(client, uri):
 
 def test_the_list_has_the_tasks_and_each_output(client):
     """The list begins with the tasks themselves, then has each one's output, newest first."""
-    (only,) = client.request("resources/list")["resources"]
+    only, board = client.request("resources/list")["resources"]
     assert (only["uri"], only["mimeType"]) == (TASKS, "application/json")
+    assert (board["uri"], board["mimeType"]) == (BOARD_URI, "text/html;profile=mcp-app")
     older = finished(client, HELLO, name="greeter")
     newer = client.start(SLEEP)["task_id"]
     result = client.request("resources/list")
     assert "nextCursor" not in result
     uris = [resource["uri"] for resource in result["resources"]]
-    assert uris == [TASKS, output_of(newer), output_of(older)]
-    output = result["resources"][2]
+    assert uris == [TASKS, BOARD_URI, output_of(newer), output_of(older)]
+    output = result["resources"][3]
     assert output["title"] == "Output of %s (greeter)" % older
     assert output["description"].startswith("completed (exit code 0): ")
     assert (output["mimeType"], output["size"]) == ("text/plain", 6)
@@ -62,7 +64,7 @@ def test_the_list_has_the_tasks_and_each_output(client):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", modified)
     task = client.status(older)
     assert task["started_at"] <= modified <= task["ended_at"]
-    silent = result["resources"][1]
+    silent = result["resources"][2]
     assert silent["size"] == 0
     assert silent["annotations"]["lastModified"] == client.status(newer)["started_at"]
 
@@ -104,10 +106,30 @@ def test_what_is_no_unicode_is_replaced(client):
     started = client.start("true # \udc81", name="\udcff")
     assert (started["name"], started["command"]) == ("\ufffd" * 3, "true # " + "\ufffd" * 3)
     assert client.call("wait_for_task", task_id=started["task_id"]).structured["exit_code"] == 0
-    listed = client.request("resources/list")["resources"][1]
+    listed = client.request("resources/list")["resources"][2]
     for text in (json.dumps(listed, ensure_ascii=False), read(client, TASKS)["text"]):
         assert text.encode("utf-8")
         assert "\ufffd" in text
+
+
+@shared
+def test_the_board_is_named_listed_and_read(client):
+    """The tools that start and list tasks name a page; it is a resource like any other."""
+    pages = {name: tool.get("_meta") for name, tool in client.tools().items()}
+    named = {"ui": {"resourceUri": BOARD_URI}}
+    assert {name: meta for name, meta in pages.items() if meta is not None} == {
+        "run_background_task": named,
+        "list_background_tasks": named,
+    }
+    listed = client.request("resources/list")["resources"][1]
+    content = read(client, BOARD_URI)
+    for one in (listed, content):
+        assert one["mimeType"] == "text/html;profile=mcp-app"
+        assert one["_meta"] == {"ui": {"csp": {}, "prefersBorder": True}}
+    extensions = client.open()["capabilities"].get("extensions")
+    assert extensions == ({"io.modelcontextprotocol/ui": {}} if client.is_modern else None)
+    assert content["text"].startswith("<!doctype html>")
+    assert content["text"].rstrip().endswith("</html>")
 
 
 def test_output_that_is_no_longer_kept_is_counted():
@@ -244,17 +266,17 @@ def test_a_long_list_comes_in_pages():
     manager = FakeManager(250)
     resources = Resources(manager)
     first, cursor = resources.page(None)
-    assert [len(first), first[0]["uri"], first[1]["name"]] == [101, TASKS, "t00249"]
+    assert [len(first), first[0]["uri"], first[2]["name"]] == [102, TASKS, "t00249"]
     manager.tasks.append(FakeTask("t99999"))
     second, cursor = resources.page(cursor)
     third, end = resources.page(cursor)
     assert end is None
-    names = [resource["name"] for resource in first[1:] + second + third]
+    names = [resource["name"] for resource in first[2:] + second + third]
     assert names == ["t%05d" % number for number in reversed(range(250))]
     with pytest.raises(UnknownCursor):
         resources.page("t12345")
     exactly, end = Resources(FakeManager(100)).page(None)
-    assert (len(exactly), end) == (101, None)
+    assert (len(exactly), end) == (102, None)
 
 
 def test_completions_are_a_hundred_at_most():
