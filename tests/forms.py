@@ -112,6 +112,12 @@ def copy_to(directory: Path) -> tuple[list[str], str]:
 
 def _choose() -> None:
     atexit.register(shutil.rmtree, str(_DIRECTORY), True)
+    # Servers are started by the hundred: the first one compiles for all, wherever it may be that
+    # nothing is to be written beside the source.
+    cache = tempfile.mkdtemp(prefix="backgroundr-cache-")
+    atexit.register(shutil.rmtree, cache, True)
+    os.environ["PYTHONPYCACHEPREFIX"] = cache
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     places = [str(place) for place in _build(_DIRECTORY)]
     sys.path[:0] = places
     os.environ["PYTHONPATH"] = os.pathsep.join(places)
