@@ -29,6 +29,7 @@ FLAGS = [
     "--disable-quic",
     "--disable-background-networking",
     "--disable-component-update",
+    "--disable-dev-shm-usage",  # a container may have little of it
     "--disable-extensions",
     "--disable-sync",
     "--force-color-profile=srgb",
