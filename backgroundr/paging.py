@@ -181,7 +181,8 @@ def leave_unfinished(page: Page, open_streams: Collection[str]) -> None:
     """Make of a page one that shows the lines of these streams that have not ended, but leaves
     them for the page behind it too, which has all of what became of them by then.
 
-    A page that has no room for one of them leaves none, for that one has to come next.
+    Not for a page of `read_page` that has `more`: who reads on from what it left would stand still
+    where there is no room for the next of them.
     """
     for stream, (size, is_shown) in page.without_end(open_streams).items():
         if is_shown:

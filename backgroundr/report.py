@@ -459,6 +459,8 @@ def page_lines(page: TaskPage, stream: Optional[str], is_before: bool) -> List[s
             if page.skipped_bytes
             else "it begins there."
         )
+        if task.output_open:
+            then += ' Cursor "%s" reads what comes after.' % page.next_cursor
     elif page.more:
         then = 'there is more: read_task_output with cursor "%s".' % page.next_cursor
     elif task.output_open:

@@ -87,9 +87,9 @@ class TaskStatus:
     total_lines, total_bytes: printed so far on both streams. retained_bytes: how much of it is
     still kept. kill_in_s: of a task that is stopping, the seconds until SIGKILL, else None.
     log_file: the path of the file that holds it all, or None. log_ended: a sentence that says why
-    that file does not, or None. output_open: more may come; also after the end,
-    when a process that the command left behind still holds a stream. input_open: more can be
-    sent to its stdin. replaced_by: the id of the task that was started in its place, or None.
+    that file does not, or None. output_open: more may come; also after the end, when a process
+    that the command left behind still holds a stream. input_open: more can be sent to its stdin.
+    replaced_by: the id of the task that was started in its place, or None.
     """
 
     __slots__ = (

@@ -226,7 +226,7 @@ def test_tasks_are_opened_in_quick_succession(show, server):
 
 
 @story
-def test_older_output_is_loaded_and_gaps_are_said(show, browser):
+def test_older_output_is_loaded_and_gaps_are_said(browser):
     """What came before can be had, page by page, without a byte twice; what is gone is counted."""
     with Client(flags=["--buffer-bytes", "80000"]) as client:
         client.open()

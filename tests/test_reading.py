@@ -257,6 +257,11 @@ def test_streams_are_told_apart(legacy_client, puppet):
         "read_task_output", task_id=puppet.task_id, stream="marked", cursor=second["next_cursor"]
     )
     assert "Part of a line follows, which the next page has too" in only.text
+    end = legacy_client.call("read_task_output", task_id=puppet.task_id, before="end")
+    assert (
+        'it begins there. Cursor "%s" reads what comes after.' % end.structured["next_cursor"]
+        in end.text
+    )
     both = finished(legacy_client, OUT_AND_ERR)
     marked = page(legacy_client, both, stream="marked")
     assert sorted(marked["streams"]) == [["stderr", 1], ["stdout", 1]]
