@@ -61,7 +61,7 @@ module.__package__ = module.__name__
 for name, source in %r:
     exec(compile(source, name + ".py", "exec"), vars(module))
     sys.modules[module.__name__ + "." + name] = module
-module.guard(%d, %d)
+module.guard(%d, %d, int(sys.argv[2]))
 """
 
 
@@ -114,12 +114,14 @@ class Guardian:
         except OSError:
             os.close(null)
             raise
+        # Told, for by the time that it could ask, its parent may be another.
+        size, server = str(len(program)), str(os.getpid())
         # The mask is inherited, so that no signal ends it, from its first instant on.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             # Isolated, without site-packages, leaving no bytecode behind.
             self._popen = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", "-c", _LOADER, str(len(program)), _TITLE],
+                [sys.executable, "-I", "-S", "-B", "-c", _LOADER, size, server, _TITLE],
                 stdin=reading,
                 stdout=null,
                 stderr=null,
@@ -225,11 +227,11 @@ class _Leftovers(MarkedTree):
         return started <= self.orphaned_ticks
 
 
-def guard(base_mark: int, started_ticks: int) -> None:
+def guard(base_mark: int, started_ticks: int, server: int) -> None:
     """Be the guardian: wait until the server is gone, then end what it left; return.
 
     base_mark: of the server's manager. started_ticks: a moment before it started anything.
-    stdin: the pipe from `Guardian`.
+    server: its pid, our parent's while it lives. stdin: the pipe from `Guardian`.
     """
     try:
         with open("/proc/self/comm", "w") as comm:
@@ -238,7 +240,6 @@ def guard(base_mark: int, started_ticks: int) -> None:
         pass  # not Linux, or nothing is mounted there
     hide_process_posix()  # or a command could hold the pipe open
     leftovers = _Leftovers(base_mark, started_ticks)
-    server = os.getppid()
     look_every_ms: Optional[int] = 1000
     poll = select.poll()
     poll.register(0, select.POLLIN)

@@ -113,7 +113,8 @@ def test_it_gives_time_to_clean_up(tmp_path):
     eventually((tmp_path / "clean").exists, "the cleaning up")
 
 
-def test_a_host_program_that_dies_is_guarded_too(tmp_path):
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_a_host_program_that_dies_is_guarded_too(when):
     """A library user that forgets `close`, or is killed, leaves nothing behind."""
     mark = new_mark()
     program = (
@@ -121,9 +122,13 @@ def test_a_host_program_that_dies_is_guarded_too(tmp_path):
         "from %s import TaskManager\n"
         "manager = TaskManager()\n"
         "manager.start('exec sleep %s')\n"
+        "def is_guarded():\n"
+        "    for pid in open('/proc/self/task/%%d/children' %% os.getpid()).read().split():\n"
+        "        if open('/proc/%%s/comm' %% pid).read() == 'task-guardian\\n': return True\n"
+        "while %r and not is_guarded(): time.sleep(0.01)\n"
         # A child that lives on holds a copy of all that the host has open.
-        "if os.fork() == 0: time.sleep(5); os._exit(0)\n"
-        "os._exit(0)\n" % (PACKAGE, mark)
+        "if os.fork() == 0: time.sleep(600); os._exit(0)\n"
+        "os._exit(0)\n" % (PACKAGE, mark, when == "later")
     )
     with TaskManager() as outer:
         task = outer.start(
@@ -131,8 +136,7 @@ def test_a_host_program_that_dies_is_guarded_too(tmp_path):
             env={"PROGRAM": program, "PYTHONPATH": ENVIRONMENT["PYTHONPATH"]},
         )
         outer.wait(task.task_id, timeout_s=20)
-        if hasattr(os, "pidfd_open"):
-            eventually(lambda: not processes_with("sleep\0" + mark), "the end of the task")
+        eventually(lambda: not processes_with("sleep\0" + mark), "the end of the task")
 
 
 def test_none_is_left_of_a_closed_manager():
