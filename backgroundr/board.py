@@ -443,19 +443,16 @@ function take(list) {
   const now = performance.now();
   const listed = new Set();
   for (const task of list) {
-    if (ending.has(task.task_id) && task.status === "running") task.status = "stopping";
-    listed.add(task.task_id);
-    const before = tasks.get(task.task_id);
+    const id = task.task_id, before = tasks.get(id);
+    if (ending.has(id) && task.status === "running") task.status = "stopping";
+    listed.add(id);
     if (before && before.status !== task.status) {
       write($("live"), label(task) + ": " + stateText(task));
     } else if (known && !before) write($("live"), "New task: " + label(task));
-    const rate = rates.get(task.task_id);
-    if (!rate) rates.set(task.task_id, { total: task.total_bytes, at: now, values: [] });
-    else {
-      rate.values.push((task.total_bytes - rate.total) * 1000 / (now - rate.at));
-      Object.assign(rate, { total: task.total_bytes, at: now, values: rate.values.slice(-60) });
-    }
-    tasks.set(task.task_id, task);
+    const { total, at, values } = rates.get(id) || { values: [] };
+    if (at) values.push((task.total_bytes - total) * 1000 / (now - at));
+    rates.set(id, { total: task.total_bytes, at: now, values: values.slice(-60) });
+    tasks.set(id, task);
   }
   for (const id of [...tasks.keys()]) {
     if (!listed.has(id) && id !== view?.id) {
@@ -767,9 +764,14 @@ function toEnd() {
   drawJump();
 }
 
-const keepEnd = () => { if (view?.follow) $("log").scrollTop = $("log").scrollHeight; };
-new ResizeObserver(keepEnd).observe($("log"));
 let lastTop = 0;
+function keepEnd() {
+  if (!view?.follow) return;
+  const pane = $("log");
+  pane.scrollTop = pane.scrollHeight;
+  lastTop = pane.scrollTop; // told of later, and a person may be faster
+}
+new ResizeObserver(keepEnd).observe($("log"));
 
 function drawJump() {
   $("jump").hidden = view.follow;
@@ -929,7 +931,7 @@ document.addEventListener("keydown", event => {
     field.value = "";
     field.dispatchEvent(new Event("input"));
   } else if (event.key === "Escape" && view) closeTask();
-  else if (event.key === "/" && !field) {
+  else if (event.key === "/" && !field && !event.ctrlKey && !event.metaKey) {
     $(view ? "search" : "filter").focus();
     event.preventDefault();
   }

@@ -146,6 +146,10 @@ class Host:
         data = json.dumps([html, settings]).replace("</", "<\\/")
         self.page.run("show(...%s)" % data)
         self.frame = soon(self.page.inner_frame, "the frame of the board")
+        # At first it is an empty document.
+        soon(
+            lambda: self.run("document.readyState === 'complete' && !!document.title"), "the board"
+        )
 
     def _forward(self, payload: str) -> None:
         call = json.loads(payload)

@@ -182,6 +182,21 @@ def test_output_is_followed_until_somebody_scrolls(show, server, tmp_path):
 
 
 @story
+def test_who_scrolls_up_at_once_is_not_taken_back(show, server):
+    """Scrolled up before the browser has told of the way to the end, the view stays as well."""
+    server.start("seq 100; " + SLEEP, name="log")
+    host = show()
+    host.see("100 lines", ".row")
+    host.run(
+        "new MutationObserver((_, observer) => {"
+        "  observer.disconnect(); document.querySelector('#log').scrollTop = 50; })"
+        ".observe(document.querySelector('#lines'), { childList: true })"
+    )
+    host.click("log", ".row")
+    host.see("Follow the end", "#jump")
+
+
+@story
 def test_a_burst_is_caught_up_with(show, server, tmp_path):
     """What came while somebody had scrolled up, more than a page, shows when he comes back."""
     (tmp_path / "f").touch()
@@ -562,6 +577,9 @@ def test_the_keyboard_is_enough(show, server):
     host = show()
     soon(lambda: len(host.rows()) == 3, "the rows")
     host.page.run("frame.focus()")
+    with_ctrl = "new KeyboardEvent('keydown', { key: '/', ctrlKey: true, bubbles: true })"
+    host.run("document.body.dispatchEvent(%s)" % with_ctrl)
+    assert host.run("document.activeElement === document.body")
     host.page.press("/")
     assert host.run("document.activeElement.id") == "filter"
     host.page.press("Tab")
