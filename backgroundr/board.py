@@ -586,10 +586,10 @@ function switchTo(name) {
 }
 
 function closeTask() {
-  const row = rows.get(view.id);
+  const { id } = view;
   view = null;
   switchTo("list");
-  (row ? row.button : $("filter")).focus();
+  (rows.get(id)?.button || $("filter")).focus();
   wake();
 }
 $("back").onclick = closeTask;

@@ -597,6 +597,13 @@ def test_the_keyboard_is_enough(show, server):
     host.page.press("Escape")
     soon(lambda: len(host.rows()) == 3, "the list")
     assert host.run(focused).startswith("two, running")
+    host.page.press("Enter")
+    host.click("Restart")
+    host.see("Restarted as", "#note")
+    host.see("two", "#lines")
+    host.page.press("Escape")
+    soon(lambda: len(host.rows()) == 4, "the list")
+    assert host.run(focused).startswith("two, running")
 
 
 def fits_narrow_places(show, server, directory, theme):
