@@ -251,8 +251,10 @@ def guard(base_mark: int, started_ticks: int, server: int) -> None:
         except (AttributeError, OSError):
             pass  # an older Python or kernel, or a sandbox that forbids it
     unread = b""
-    while os.getppid() == server:
-        ready = dict(poll.poll(look_every_ms))
+    while True:
+        is_orphan = os.getppid() != server
+        ready = dict(poll.poll(0 if is_orphan else look_every_ms))
+        # What it has written is read to the end, even where it is gone by now.
         if 0 in ready:
             data = os.read(0, 65536)
             if not data:
@@ -260,7 +262,7 @@ def guard(base_mark: int, started_ticks: int, server: int) -> None:
             *lines, unread = (unread + data).split(b"\n")
             for line in lines:
                 leftovers.note(line)
-        elif ready:
+        elif ready or is_orphan:
             break
     leftovers.orphaned_ticks = now_ticks()
     kill_at = time.monotonic() + leftovers.grace_s
