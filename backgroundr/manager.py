@@ -124,6 +124,9 @@ _BEFORE_WHAT = '"end", or the previous_cursor or next_cursor of an answer about 
 # How many times as large a part of the output is looked at for a page that ends somewhere: as
 # text it may be smaller.
 _BEFORE_FACTOR = 4
+# The longest line that is left for a further page, as it may grow. To find what a terminal would
+# show of so much takes up to 0.06 s, for each page anew.
+_LEFT_BYTES = 131072
 # MCP clients give a server about two seconds to go before they signal it; this leaves half.
 CLOSE_GRACE_S = 1.0
 
@@ -287,6 +290,8 @@ class TaskManager:
         self.policy = StartPolicy(allow, deny_env, cwd_roots)
         self.shell = shell
         self.buffer_bytes = buffer_bytes
+        # Not so much that it is dropped from the buffer while it is left.
+        self._left_bytes = min(_LEFT_BYTES, buffer_bytes // 2)
         self.max_tasks = max_tasks
         self.finished_buffer_bytes = finished_buffer_bytes
         self.log_dir = None if log_dir is None else os.path.abspath(log_dir)
@@ -621,7 +626,7 @@ class TaskManager:
         self._count_left([status])
         page = read_page(pieces, open_streams, max_bytes, raw, contains, context_lines, line_chars)
         if whole_lines and not page.more:
-            leave_unfinished(page, open_streams)
+            leave_unfinished(page, open_streams, self._left_bytes)
         previous_cursor = format_cursor(place)
         for name, size in page.sizes.items():
             place[name] += size
@@ -654,11 +659,13 @@ class TaskManager:
             pieces, cut_streams, last_streams, open_streams, max_bytes, raw, line_chars
         )
         if whole_lines:
-            leave_unfinished(page, open_streams)
+            leave_unfinished(page, open_streams, self._left_bytes)
         place = {name: max(end[name], begin[name]) for name in end}
         for name, held_bytes in page.held.items():
             place[name] -= held_bytes
-        next_cursor = format_cursor(place)
+        # Of another stream nothing was shown, but where a cursor says so.
+        others = {} if before != END else {name: begin[name] for name in set(end) - set(streams)}
+        next_cursor = format_cursor({**place, **others})
         for name, size in page.sizes.items():
             place[name] -= size
         page.more = any(place[name] > begin[name] for name in streams)

@@ -177,14 +177,18 @@ def read_page(
     return _whole_page(lines, max_bytes, chars) or _first_page(lines, max_bytes, chars, raw)
 
 
-def leave_unfinished(page: Page, open_streams: Collection[str]) -> None:
+def leave_unfinished(page: Page, open_streams: Collection[str], max_bytes: int) -> None:
     """Make of a page one that shows the lines of these streams that have not ended, but leaves
     them for the page behind it too, which has all of what became of them by then.
+
+    max_bytes: a longer one is not left, for it would be looked at again and again.
 
     Not for a page of `read_page` that has `more`: who reads on from what it left would stand still
     where there is no room for the next of them.
     """
     for stream, (size, is_shown) in page.without_end(open_streams).items():
+        if size > max_bytes:
+            continue
         if is_shown:
             page.left_lines += 1
             page.lines -= 1

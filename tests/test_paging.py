@@ -453,7 +453,7 @@ def test_a_line_that_may_grow_is_shown_and_left():
     """Such a line comes again with the next page, whole; of a stream that is closed it does not."""
     pieces = [(STDOUT, b"one\n10 %"), (STDERR, b"what?")]
     page = read_page(pieces, (STDOUT,), AMPLE)
-    leave_unfinished(page, (STDOUT,))
+    leave_unfinished(page, (STDOUT,), 4)
     assert (page.text, page.lines, page.left_lines) == ("one\nwhat?\n10 %", 2, 1)
     assert (page.sizes, page.held) == ({STDOUT: 4, STDERR: 5}, {STDOUT: 4})
 
@@ -462,7 +462,7 @@ class OneTask(TaskManager):
     """A manager of one task whose log the test writes, without a process."""
 
     def __init__(self, limit_bytes):
-        super().__init__()
+        super().__init__(buffer_bytes=limit_bytes)
         self.task = TaskRecord("t1", TaskSettings("true"), 1, set(), limit_bytes, 0, 0)
         self.log = self.task.log
 
@@ -532,6 +532,39 @@ def test_a_reader_of_whole_lines_gets_on():
         cursor = page.next_cursor
         seen += page.text
     assert seen.startswith("A" * 10000 + "\n" + "B" * 10000)
+
+
+@pytest.mark.parametrize("buffer_bytes", [1 << 20, 60000])
+def test_a_line_that_grows_for_ever_is_read_once(buffer_bytes):
+    """A progress bar of megabytes is not looked at again and again, nor told as lost when it was
+    read in time."""
+    task = OneTask(buffer_bytes)
+    task.task.open_streams = set(STREAMS)
+    read_bytes = 0
+    cursor = None
+    for number in range(200):
+        task.log.append(STDOUT, b"\r%05d %s" % (number, b"." * 10000), 0)
+        page = task.read_output("t1", cursor, whole_lines=True)
+        assert page.skipped_bytes == 0
+        assert str(number) in page.text
+        cursor = page.next_cursor
+        read_bytes += page.read_bytes
+    left = task.log.end - sum(parse_cursor(cursor).values())
+    assert read_bytes + left == task.log.end
+    assert left <= min(131072, buffer_bytes // 2)
+
+
+def test_who_begins_at_the_end_of_one_stream_can_go_on_with_both():
+    """Nothing of the other stream was shown, and so nothing of it is passed over."""
+    task = OneTask(AMPLE)
+    task.log.append(STDOUT, b"out\n", 1)
+    task.log.append(STDERR, b"error\n", 1)
+    page = task.read_output("t1", before="end", stream=STDOUT)
+    assert page.text == "out\n"
+    task.log.append(STDOUT, b"more\n", 1)
+    assert task.read_output("t1", page.next_cursor).text == "error\nmore\n"
+    assert task.read_output("t1", page.next_cursor, stream=STDOUT).text == "more\n"
+    assert task.read_output("t1", before=page.previous_cursor).text == "error\n"
 
 
 def test_what_came_before_a_page_is_counted_once():
