@@ -23,7 +23,6 @@ def board_html() -> str:
 _HTML = r"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Background tasks</title>
 <style>
 /* The host's variables, or colours of our own. */
@@ -72,7 +71,7 @@ input::placeholder { color: var(--muted); opacity: 1; }
 .danger { color: var(--bad); border-color: color-mix(in srgb, var(--bad) 45%, transparent); }
 .plain { border-color: transparent; padding: 3px 6px; margin: 0 -6px; }
 #chips button { min-height: 26px; padding: 1px 9px; border-radius: 99px; color: var(--muted); }
-#chips [aria-pressed="true"] { color: var(--text); background: var(--soft);
+#chips [aria-pressed=true] { color: var(--text); background: var(--soft);
   border-color: var(--muted); font-weight: 600; }
 
 /* A state is a word and a colour. */
@@ -104,7 +103,7 @@ input::placeholder { color: var(--muted); opacity: 1; }
 .row:focus-visible { outline-offset: -2px; }
 .end { text-align: right; }
 .title { display: flex; gap: 8px; align-items: baseline; min-width: 0; }
-.title b { font-weight: 600; flex: 0 1 auto; }
+.title b { font-weight: 600; }
 #empty { padding: 28px 16px; text-align: center; text-wrap: balance; border: 1px dashed var(--line);
   border-radius: var(--round); }
 #empty p { margin: 4px 0 0; }
@@ -181,17 +180,7 @@ mark { background: light-dark(#ffe58a, #6b5600); color: inherit; }
   <section id="task" aria-labelledby="heading" hidden>
     <pre id="command" class="mono" tabindex="0" aria-label="Command"></pre>
     <div class="bar">
-      <dl id="facts" class="grow wide">
-        <div><dt>Started<dd id="started"></div>
-        <div><dt>Ended<dd id="ended"></div>
-        <div><dt>Run time<dd id="ran"></div>
-        <div><dt>Output<dd id="printed"></div>
-        <div><dt>In<dd id="cwd"></div>
-        <div><dt>Process<dd id="pid"></div>
-        <div><dt>Task<dd id="task-id"></div>
-        <div><dt>Restarted as<dd id="again"></div>
-        <div><dt>Log file<dd id="log-file"></div>
-      </dl>
+      <dl id="facts" class="grow wide"></dl>
       <div id="speed" class="bar">
         <span id="rate" class="muted small"></span>
         <svg id="spark" viewBox="0 0 60 20" preserveAspectRatio="none" role="img"
@@ -205,20 +194,20 @@ mark { background: light-dark(#ffe58a, #6b5600); color: inherit; }
       <input id="search" class="grow wide" type="search" placeholder="Search its output"
         aria-label="Search the output of this task">
     </div>
-    <div id="found" class="small muted" role="status" hidden></div>
+    <div id="found" class="small muted" role="status"></div>
     <div id="frame">
       <div id="log" role="log" aria-live="off" tabindex="0" aria-label="Output">
         <div class="gap"><button id="older" class="plain"></button><span id="top"></span></div>
         <div id="lines"></div>
-        <div id="results" hidden></div>
+        <div id="results"></div>
       </div>
-      <button id="jump" class="small" hidden></button>
+      <button id="jump" class="small"></button>
     </div>
-    <div id="input-bar" class="bar" role="group" aria-label="Input" hidden>
+    <div id="input-bar" class="bar" role="group" aria-label="Input">
       <input id="input" class="grow wide mono" placeholder="Type to this task"
         aria-label="Input to send to this task">
       <button id="send">Send</button>
-      <button id="interrupt" hidden>Ctrl-C</button>
+      <button id="interrupt">Ctrl-C</button>
       <button id="close">End input</button>
     </div>
   </section>
@@ -265,17 +254,15 @@ async function tool(name, args, within) {
   const result = await request("tools/call", { name, arguments: args }, within);
   const texts = (result.content || []).map(one => one.text);
   if (result.isError) throw new Refused(texts[0] || "refused");
-  return result.structuredContent || JSON.parse(texts[texts.length - 1]);
+  return result.structuredContent || JSON.parse(texts.pop());
 }
 
 const handlers = {
+  __proto__: null,
   "ping": () => {},
   "ui/resource-teardown": () => {
     over = true;
     clearTimeout(timer);
-    for (const call of waiting.values()) clearTimeout(call.timer);
-    watcher.disconnect();
-    sizer.disconnect();
   },
   "ui/notifications/host-context-changed": useContext,
   "ui/notifications/tool-result": result => {
@@ -290,7 +277,7 @@ window.addEventListener("message", event => {
   if (event.source !== window.parent || !message || message.jsonrpc !== "2.0" || over) return;
   const { id, method, params, result, error } = message;
   if (method) {
-    const handler = Object.hasOwn(handlers, method) && handlers[method];
+    const handler = handlers[method];
     if (handler) handler(params || {});
     if (id === undefined) return;
     post(handler ? { id, result: {} } : { id, error: { code: -32601, message: "Not found" } });
@@ -326,7 +313,7 @@ function useContext(changed) {
 
 let askedHeight = 0;
 function askForHeight() {
-  if (!ready || document.documentElement.classList.contains("fill")) return;
+  if (!ready || over || document.documentElement.classList.contains("fill")) return;
   const height = Math.ceil($("app").getBoundingClientRect().height);
   if (height === askedHeight) return;
   askedHeight = height;
@@ -337,7 +324,7 @@ const sizer = new ResizeObserver(askForHeight);
 // Unseen, hidden or scrolled out of the conversation, the page asks for nothing.
 let inView = true;
 const watcher = new IntersectionObserver(entries => {
-  inView = entries[entries.length - 1].isIntersecting;
+  inView = entries.pop().isIntersecting;
   wake();
 });
 document.addEventListener("visibilitychange", wake);
@@ -354,11 +341,11 @@ const KINDS = {
   Ended: task => task.status === "terminated",
 };
 
-// Controls, marks of direction, which turn round what stands beside them, and what is not seen.
+// Controls, marks that turn the direction of text, and what is not seen.
 const visible = text => text.replace(
   /[\0-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u{e0000}-\u{e0fff}]/gu,
   one => "\\u" + one.codePointAt(0).toString(16).padStart(4, 0));
-const oneLine = text => visible(text.trim().replace(/\s*\n\s*/g, " \u23ce "));
+const oneLine = text => visible(text.trim().slice(0, 300).replace(/\s*\n\s*/g, " \u23ce "));
 const label = task => oneLine(task.name || task.command);
 const plural = (count, noun) => count.toLocaleString("en") + " " + noun + (count === 1 ? "" : "s");
 
@@ -380,7 +367,7 @@ function duration(seconds) {
 const clocks = new Map(); // for to make one takes a millisecond
 function clock(iso, timeStyle = "medium") {
   const time = new Date(iso), { locale, timeZone } = host.context;
-  const dateStyle = Date.now() - time > 43200000 ? "short" : undefined;
+  const dateStyle = Date.now() - time > 432e5 ? "short" : undefined;
   const key = [locale, timeZone, timeStyle, dateStyle].join();
   const make = (...to) => clocks.set(key, new Intl.DateTimeFormat(...to));
   try {
@@ -403,7 +390,7 @@ function stateText(task) {
   return words.join(" \u00b7 ");
 }
 
-function element(name, className, text = "") {
+function element(name, className = "", text = "") {
   const made = document.createElement(name);
   made.className = className;
   made.textContent = text;
@@ -414,6 +401,9 @@ function element(name, className, text = "") {
 function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
+
+/** Focus an element, unless a person is elsewhere in the host meanwhile. */
+const focusOn = node => document.hasFocus() && node.focus();
 
 let noteTimer = 0;
 function note(text) {
@@ -431,7 +421,7 @@ const ending = new Set(); // asked to end, which a list may not know yet
 let kind = "All", limit = 50, leftOut = 0, known = false;
 
 for (const name of Object.keys(KINDS)) {
-  const chip = element("button", "");
+  const chip = element("button");
   chip.dataset.kind = name;
   chip.onclick = () => { kind = name; drawList(); };
   $("chips").append(chip);
@@ -450,11 +440,11 @@ function take(list) {
       write($("live"), label(task) + ": " + stateText(task));
     } else if (known && !before) write($("live"), "New task: " + label(task));
     const { total, at, values } = rates.get(id) || { values: [] };
-    if (at) values.push((task.total_bytes - total) * 1000 / (now - at));
+    if (at) values.push((task.total_bytes - total) * 1000 / (now - at || 1));
     rates.set(id, { total: task.total_bytes, at: now, values: values.slice(-60) });
     tasks.set(id, task);
   }
-  for (const id of [...tasks.keys()]) {
+  for (const id of tasks.keys()) {
     if (!listed.has(id) && id !== view?.id) {
       tasks.delete(id);
       rates.delete(id);
@@ -462,7 +452,7 @@ function take(list) {
   }
   known = true;
   if (view) {
-    if (!listed.has(view.id)) view.seen = view.found.seen = NaN; // how is it, and is it there?
+    if (!listed.has(view.id)) view.seen = view.found.seen = ""; // how is it, and is it there?
     drawTask();
   }
   drawList();
@@ -488,8 +478,9 @@ function drawList() {
     write($("heading"), "Background tasks");
     $("heading").classList.remove("mono");
     $("state").className = "muted small";
-    write($("state"), every.length ? every.filter(isAlive).length + " running \u00b7 "
-      + (every.length + leftOut) + " in all" : "");
+    $("state").hidden = !every.length;
+    write($("state"), every.filter(isAlive).length + " running \u00b7 "
+      + (every.length + leftOut) + " in all");
   }
   const { message, updateModelContext } = host.capabilities;
   $("tell").hidden = !every.length || !updateModelContext && !(view && message);
@@ -508,7 +499,7 @@ function drawList() {
     rows.delete(gone.dataset.id);
     gone.remove();
   }
-  if (focused !== document.activeElement && focused.isConnected) focused.focus();
+  if (focused !== document.activeElement && focused.isConnected) focusOn(focused);
   $("filters").hidden = !every.length;
   $("tasks").hidden = !shown.length;
   $("empty").hidden = shown.length > 0;
@@ -522,9 +513,9 @@ function drawList() {
 }
 
 function newRow(id) {
-  const row = { item: element("li", ""), button: element("button", "row"),
+  const row = { item: element("li"), button: element("button", "row"),
     name: element("b", "cut"), command: element("span", "mono muted cut grow"),
-    state: element("span", ""), last: element("span", "small muted cut"),
+    state: element("span"), last: element("span", "small muted cut"),
     counts: element("span", "end small muted") };
   const title = element("span", "title"), end = element("span", "end");
   title.append(row.name, row.command);
@@ -589,7 +580,7 @@ function closeTask() {
   const { id } = view;
   view = null;
   switchTo("list");
-  (rows.get(id)?.button || $("filter")).focus();
+  focusOn(rows.get(id)?.button || $("filter"));
   wake();
 }
 $("back").onclick = closeTask;
@@ -605,22 +596,23 @@ function drawTask() {
   write($("state"), stateText(task));
   write($("command"), visible(task.command));
   const facts = {
-    started: clock(task.started_at),
-    ended: task.ended_at && clock(task.ended_at),
-    ran: duration(task.runtime_seconds),
-    printed: plural(task.total_lines, "line") + ", " + size(task.total_bytes),
-    cwd: visible(task.cwd),
-    pid: String(task.pid),
-    "task-id": task.task_id,
-    again: task.replaced_by,
-    "log-file": task.log_file && visible(task.log_file),
+    Started: clock(task.started_at),
+    Ended: task.ended_at && clock(task.ended_at),
+    "Run time": duration(task.runtime_seconds),
+    Output: plural(task.total_lines, "line") + ", " + size(task.total_bytes),
+    In: visible(task.cwd),
+    Process: String(task.pid),
+    Task: task.task_id,
+    "Restarted as": task.replaced_by,
+    "Log file": task.log_file && visible(task.log_file),
   };
-  for (const [id, value] of Object.entries(facts)) {
-    write($(id), value || "");
-    $(id).parentNode.hidden = !value;
+  for (const [name, value] of Object.entries(facts)) {
+    const node = $(name) || newFact(name);
+    write(node, value || "");
+    node.parentNode.hidden = !value;
   }
   const canEnd = alive || task.processes_left > 0;
-  if (!canEnd && document.activeElement === $("end")) $("heading").focus();
+  if (!canEnd && document.activeElement === $("end")) focusOn($("heading"));
   $("end").hidden = !canEnd;
   write($("end"), task.status === "stopping" ? "Kill now" : alive ? "End" : "End what is left");
   $("input-bar").hidden = !(task.input_open && task.interactive);
@@ -633,7 +625,15 @@ function drawTask() {
     60 - (values.length - 1 - at) * step + " " + (20 - 18 * value / most).toFixed(1));
   $("spark").firstChild.setAttribute("d", points.length
     ? "M" + points[0].split(" ")[0] + " 20L" + points.join("L") + "L60 20" : "");
-  write($("rate"), size(Math.round(values[values.length - 1] || 0)) + "/s");
+  write($("rate"), size(Math.round(values.at(-1) || 0)) + "/s");
+}
+
+function newFact(name) {
+  const pair = element("div"), value = element("dd");
+  value.id = name;
+  pair.append(element("dt", "", name), value);
+  $("facts").append(pair);
+  return value;
 }
 
 const DID_NOT_WORK = "That did not work: ";
@@ -660,34 +660,38 @@ class Stale extends Error {}
 async function read(args) {
   const reader = view;
   await reader.gate();
+  if (over || reader !== view) throw new Stale();
   const page = await tool("read_task_output", { task_id: reader.id, stream: "marked", ...args });
   if (reader !== view) throw new Stale();
-  const { output, ...status } = page;
-  tasks.set(view.id, { ...tasks.get(view.id), ...status });
+  tasks.set(view.id, { ...tasks.get(view.id), ...page });
   drawTask();
   return page;
 }
 
+/** Return what changes when there is more to read. */
+const stamp = task => task.total_bytes + " " + task.output_open;
+
 /** Bring the open task up to date. */
 async function follow() {
-  const { total_bytes: bytes } = tasks.get(view.id) || {};
-  if (view.query) return search();
-  if (bytes === view.seen) return;
-  if (!view.next || view.follow && bytes - view.reached > NEWS) {
+  const task = tasks.get(view.id) || {}, now = stamp(task);
+  if (view.query) return search(now);
+  if (now === view.seen) return;
+  if (!view.next || view.follow && task.total_bytes - view.reached > NEWS) {
     // Begin anew at its end; what comes before can be asked for.
     const page = await read({ before: "end", max_bytes: TAIL });
+    if (view.next && !view.follow) return; // somebody has begun to read what is there
     begin(page);
     add(page);
-  } else if (view.count < MOST_LINES) {
+  } else if (view.follow || view.count < MOST_LINES) {
     const page = await read({ cursor: view.next, max_bytes: NEWS });
     add(page);
-    if (page.more) Object.assign(view, { seen: NaN, reached: total(view.next) });
+    if (page.more) Object.assign(view, { seen: "", reached: total(view.next) });
   }
 }
 
 function begin(page) {
-  Object.assign(view, { chunks: [], loose: [], count: 0, unread: 0, follow: true, seen: -1,
-    next: page.next_cursor, first: page.previous_cursor, older: page.more });
+  Object.assign(view, { chunks: [], loose: [], count: 0, unread: 0, follow: true, seen: "",
+    next: page.previous_cursor, first: page.previous_cursor, older: page.more });
   $("lines").replaceChildren();
 }
 
@@ -699,9 +703,10 @@ function add(page) {
     nodes.unshift(element("div", "gap", size(page.skipped_bytes) + " are missing, no longer kept"));
   }
   $("lines").append(...nodes, ...view.loose);
-  view.chunks.push({ nodes, begin: view.chunks.length ? view.next : view.first });
+  if (nodes.length || !view.chunks.length) view.chunks.push({ nodes, begin: view.next });
   view.next = page.next_cursor;
-  view.seen = view.reached = page.total_bytes;
+  view.seen = stamp(page);
+  view.reached = page.total_bytes;
   view.count += nodes.length;
   view.unread += nodes.length;
   toEnd();
@@ -715,39 +720,40 @@ onClick("older", async () => {
   const pane = $("log"), fromEnd = pane.scrollHeight - pane.scrollTop;
   const nodes = linesOf(page);
   $("lines").prepend(...nodes);
-  view.chunks.unshift({ nodes, begin: page.previous_cursor });
-  Object.assign(view, { first: page.previous_cursor, older: page.more,
+  // Without lines all that was before is gone.
+  Object.assign(view, { first: nodes.length ? page.previous_cursor : first, older: page.more,
     count: view.count + nodes.length });
+  view.chunks.unshift({ nodes, begin: view.first });
   drawTop();
-  if ($("older").hidden) pane.focus();
+  if ($("older").hidden && !view.query) pane.focus();
   pane.scrollTop = pane.scrollHeight - fromEnd;
 });
 
 /** Return the lines of a page as nodes. All of it is text: nothing becomes markup. */
-function linesOf(page) {
+function linesOf(page, query) {
   const texts = page.output.split("\n");
   let at = 0;
   return page.streams.flatMap(([stream, count]) => texts.slice(at, at += count).map(text => {
     const node = element("div", "text " + stream);
-    node.append(...highlighted(text, view.query));
+    node.append(...highlighted(text, query));
     return node;
   }));
 }
 
 /** Say what is above the first line. */
 function drawTop() {
-  const { first = "0+0", older, count, seen, query } = view;
+  const { first = "0+0", older, count, query } = view;
   const { total_bytes: printed, retained_bytes: retained } = tasks.get(view.id) || {};
   const before = total(first), kept = older ? Math.max(0, before - printed + retained) : 0;
-  $("older").hidden = !kept || count >= MOST_LINES || Boolean(query);
+  $("older").hidden = !kept || count >= MOST_LINES || !!query;
   write($("older"), "Show earlier output (" + size(kept) + ")");
-  write($("top"), query ? "" : seen === 0 ? "No output yet"
+  write($("top"), query ? "" : printed === 0 ? "No output yet"
     : before > kept ? size(before - kept) + " before this are no longer kept" : "");
 }
 
 const total = cursor => cursor.split("+").reduce((sum, part) => sum + Number(part), 0);
 
-/** When following, show the end, and drop the oldest answers while there is more than enough. */
+/** When following, show the end, and drop the oldest answers beyond LINES. */
 function toEnd() {
   if (view.follow) {
     while (view.count > LINES && view.chunks.length > 1) {
@@ -797,30 +803,31 @@ $("jump").onclick = () => {
 $("search").oninput = () => setSearch($("search").value);
 
 function setSearch(query) {
-  Object.assign(view, { query, follow: true, found: { count: 0, searched: 0, seen: -1 } });
+  Object.assign(view, { query, follow: true, found: { count: 0, searched: 0 } });
   $("results").replaceChildren();
   $("results").hidden = $("found").hidden = !query;
-  $("lines").hidden = Boolean(query);
+  $("lines").hidden = !!query;
   write($("found"), "Searching");
   toEnd();
   wake();
 }
 
 /** Look in all that is kept, then in what comes. */
-async function search() {
+async function search(now) {
   const { query, found } = view;
-  if (tasks.get(view.id)?.total_bytes === found.seen && !found.more) return;
+  if (now === found.seen && !found.more) return;
   if (found.count >= LINES) return;
   const low = query.toLowerCase();
   const contains = [query, low, query.toUpperCase(), low[0].toUpperCase() + low.slice(1)];
   const page = await read({ contains, max_bytes: NEWS,
     ...(found.next ? { cursor: found.next } : {}) });
   if (view.found !== found) return;
-  Object.assign(found, { next: page.next_cursor, seen: page.total_bytes, more: page.more,
-    count: found.count + page.matched_lines, searched: found.searched + page.read_lines });
-  $("results").append(...linesOf(page));
-  write($("found"), found.count.toLocaleString("en") + " of " + plural(found.searched, "line")
-    + (found.count === 1 ? " matches" : " match") + (found.count >= LINES
+  const count = found.count + page.matched_lines;
+  Object.assign(found, { count, next: page.next_cursor, seen: stamp(page),
+    more: page.more && count < LINES, searched: found.searched + page.read_lines });
+  $("results").append(...linesOf(page, query));
+  write($("found"), count.toLocaleString("en") + " of " + plural(found.searched, "line")
+    + (count === 1 ? " matches" : " match") + (count >= LINES
       ? "; no more are shown" : found.more ? ", searching on" : ""));
   toEnd();
 }
@@ -836,7 +843,7 @@ function highlighted(text, query) {
 
 $("end").onclick = async event => {
   if (event.detail > 1) return; // a double click is no second one
-  const id = view.id, task = tasks.get(id), kill = task.status === "stopping";
+  const id = view.id, task = tasks.get(id) || {}, kill = task.status === "stopping";
   ending.add(id);
   if (isAlive(task)) task.status = "stopping";
   drawTask();
@@ -894,25 +901,24 @@ onClick("close", send({ close: true }));
 
 const inWords = task => task.task_id + (task.name ? " (" + oneLine(task.name) + ")" : "") + ": "
   + stateText(task) + ", " + duration(task.runtime_seconds) + ": "
-  + oneLine(task.command).slice(0, 200);
-
-/** Put how things are into the model's context; a later one takes its place. */
-const tellPicture = () => request("ui/update-model-context", { content: [{ type: "text",
-  text: "Background tasks, as the person sees them now:\n"
-    + sorted().slice(0, 30).map(task => "- " + inWords(task)).join("\n") }] });
+  + oneLine(task.command);
 
 onClick("tell", async id => {
   const { message, updateModelContext } = host.capabilities;
-  if (updateModelContext) await tellPicture();
-  if (!id || !message) return note("The agent sees how things are with your next message");
   const tail = visible([...$("lines").children].slice(-40).map(node => node.textContent).join("\n")
     .slice(-6000));
+  if (updateModelContext) {
+    await request("ui/update-model-context", { content: [{ type: "text",
+      text: "Background tasks, as the person sees them now:\n"
+        + sorted().slice(0, 30).map(task => "- " + inWords(task)).join("\n") }] });
+  }
+  if (!id || !message) return note("The agent sees how things are with your next message");
   // Longer than any row of backquotes in it: nothing in it can end the quotation.
   const rows = tail.match(/`+/g) || [];
   const fence = "`".repeat(Math.max(3, ...rows.map(row => row.length + 1)));
   const text = "Background task " + inWords(tasks.get(id)) + (tail
     ? "\n\nThe end of its output:\n\n" + fence + "text\n" + tail + "\n" + fence
-    : "\n\nIt has printed nothing.");
+    : tasks.get(id).total_bytes ? "" : "\n\nIt has printed nothing.");
   note("Waiting for the host");
   const answer = await request("ui/message",
     { role: "user", content: [{ type: "text", text }] }, 300000);
@@ -926,12 +932,13 @@ onClick("expand", async () => {
 });
 
 document.addEventListener("keydown", event => {
-  const field = event.target.tagName === "INPUT" ? event.target : null;
-  if (event.key === "Escape" && field?.value) {
+  const { key, target } = event, field = target.tagName === "INPUT" ? target : null;
+  if (event.isComposing || event.ctrlKey || event.metaKey) return;
+  if (key === "Escape" && field?.value) {
     field.value = "";
     field.dispatchEvent(new Event("input"));
-  } else if (event.key === "Escape" && view) closeTask();
-  else if (event.key === "/" && !field && !event.ctrlKey && !event.metaKey) {
+  } else if (key === "Escape" && view) closeTask();
+  else if (key === "/" && !field) {
     $(view ? "search" : "filter").focus();
     event.preventDefault();
   }
@@ -939,7 +946,7 @@ document.addEventListener("keydown", event => {
 
 // ---- the clockwork
 
-/** Return a function to wait by before each call, so that none comes too soon after the last. */
+/** Return a function to await before each call, so that none comes too soon. */
 function gate() {
   let next = 0;
   return () => {
@@ -964,10 +971,9 @@ async function loop() {
   again = false;
   try {
     await refresh();
-    failures = 0;
-    stale(false);
+    failed(null);
   } catch (error) {
-    if (!(error instanceof Stale)) fail(error);
+    failed(error);
   }
   looping = false;
   if (!over) timer = setTimeout(loop, failures ? Math.min(10000, 500 * 2 ** failures) : pace());
@@ -981,7 +987,7 @@ function pace() {
 
 async function refresh() {
   // A task that was opened just now is read at once.
-  if (!(view?.seen < 0 && !view.query && tasks.has(view.id))) {
+  if (!view || view.next || view.query || !tasks.has(view.id)) {
     await listGate();
     if (over || isUnseen()) return;
     beganAt = performance.now();
@@ -990,26 +996,26 @@ async function refresh() {
     take(answer.tasks);
   }
   if (!view || over || isUnseen()) return;
+  const reader = view;
   try {
     await follow();
   } catch (error) {
+    if (over || reader !== view) return;
     if (!(error instanceof Refused)) throw error;
-    if (view.query && view.seen >= 0) return write($("found"), error.message);
+    if (view.query && view.seen) return write($("found"), error.message);
     note("The server no longer knows task " + view.id + ": it was started anew");
     closeTask();
   }
 }
 
-function stale(is) {
-  $("alert").hidden = !is;
-  $("app").classList.toggle("stale", is);
-}
-
-function fail(error) {
-  failures++;
+/** Say that the server cannot be reached, and why; null: it can. */
+function failed(error) {
+  failures = error ? failures + 1 : 0;
+  $("alert").hidden = !error;
+  $("app").classList.toggle("stale", error);
+  if (!error) return;
   write($("alert"), "The tasks cannot be read: " + error.message
     + ". Trying again. If the server has ended, so have they.");
-  stale(true);
   if (!known) write($("empty-title"), "No connection");
 }
 
@@ -1024,9 +1030,9 @@ async function main() {
   host.capabilities = answer.hostCapabilities || {};
   ready = true;
   post({ method: "ui/notifications/initialized", params: {} });
-  useContext(answer.hostContext || {});
   watcher.observe(document.documentElement);
   wake();
+  useContext(answer.hostContext || {});
 }
 main().catch(error => {
   write($("empty-title"), "Not connected");

@@ -18,6 +18,7 @@ pytestmark = [linux_only, posix_only]
 FILTER = "Filter tasks by text"
 SEARCH = "Search the output of this task"
 INPUT = "Input to send to this task"
+UNKNOWN = {"structuredContent": {"task_id": "t0000000"}}
 
 # 200 lines a second for ten seconds.
 FLOOD = python(
@@ -138,12 +139,13 @@ def test_what_the_model_started_is_opened(show, server):
     host.see("hello", "#lines")
     assert host.text("#heading") == "mine"
     assert host.text("#command") == "echo hello; " + SLEEP
-    assert host.text("#cwd") == os.getcwd()
+    assert host.text("#In") == os.getcwd()
     host.click("Back to all tasks")
     soon(lambda: len(host.rows()) == 2, "both")
     # The conversation is shown once more, when the server is another one.
-    again = show(result={"structuredContent": {"task_id": "t0000000"}})
+    again = show(result=UNKNOWN)
     again.see("The server no longer knows task t0000000")
+    again.see("2 running", "#state")
     soon(lambda: len(again.rows()) == 2, "the tasks that there are")
     refused = server.call("run_background_task", command="pwd", cwd="/nowhere")
     failed = show(result={"content": [{"type": "text", "text": refused.text}], "isError": True})
@@ -151,6 +153,39 @@ def test_what_the_model_started_is_opened(show, server):
 
 
 # ---------------------------------------------------------------- one task
+
+
+@story
+def test_an_answer_that_comes_late_is_not_that_of_another_task(show, server):
+    """A task that nobody knows is left again; what opened since stays, and no error is told."""
+    server.start("echo the output of one; " + SLEEP, name="one")
+    host = show()
+    host.see("1 running", "#state")
+    host.page.run(
+        "held = []; answered = message => message.result.isError ? held.push(message)"
+        " : post(message)"
+    )
+    host.page.run("notify('ui/notifications/tool-result', %s)" % json.dumps(UNKNOWN))
+    soon(lambda: host.page.run("held.length"), "the answer")
+    host.click("Back to all tasks")
+    host.click("one", ".row")
+    host.page.run("held.forEach(post)")
+    host.see("the output of one", "#lines")
+    assert host.text("#heading") == "one"
+    assert host.text("#alert") == host.text("#note") == ""
+
+
+@story
+def test_what_happens_takes_the_focus_from_nobody(show, server):
+    """Who types in the conversation while a task turns out to be unknown goes on typing there."""
+    server.start(SLEEP)
+    host = show()
+    host.see("1 running", "#state")
+    host.page.run("document.body.append(document.createElement('textarea'))")
+    host.page.run("document.querySelector('textarea').focus()")
+    host.page.run("notify('ui/notifications/tool-result', %s)" % json.dumps(UNKNOWN))
+    host.see("The server no longer knows task t0000000")
+    assert host.page.run("document.activeElement.tagName") == "TEXTAREA"
 
 
 @story
@@ -179,6 +214,22 @@ def test_output_is_followed_until_somebody_scrolls(show, server, tmp_path):
     host.click("\u2193 2 new lines")
     assert host.run(at_end)
     assert host.text("#jump") == ""
+
+
+@story
+def test_the_last_line_is_found_when_it_is_known_to_be_one(show, server, tmp_path):
+    """A line without an end may grow while the task runs, and is looked at when it does not."""
+    script = "printf 'a\\nError: boom'; while [ ! -e over ]; do sleep 0.05; done"
+    server.start(script, name="log", cwd=str(tmp_path))
+    host = show()
+    host.click("log", ".row")
+    host.see("boom", "#lines")
+    host.type(SEARCH, "boom")
+    host.see("0 of 1 line match", "#found")
+    (tmp_path / "over").touch()
+    host.see("1 of 2 lines matches", "#found")
+    host.page.press("Escape")
+    assert not host.run("document.querySelectorAll('#lines mark').length")
 
 
 @story
@@ -359,7 +410,7 @@ def test_a_task_is_restarted_and_typed_to(show, server):
     host.see("hello there", "#lines")
     host.click("Restart")
     host.see("Restarted as", "#note")
-    host.see(server.status(first)["replaced_by"], "#task-id")
+    host.see(server.status(first)["replaced_by"], "#Task")
     host.type(INPUT, "again")
     host.click("Send")
     host.see("again", "#lines")
