@@ -815,8 +815,7 @@ function setSearch(query) {
 /** Look in all that is kept, then in what comes. */
 async function search(now) {
   const { query, found } = view;
-  if (now === found.seen && !found.more) return;
-  if (found.count >= LINES) return;
+  if (found.count >= LINES || now === found.seen && !found.more) return;
   const low = query.toLowerCase();
   const contains = [query, low, query.toUpperCase(), low[0].toUpperCase() + low.slice(1)];
   const page = await read({ contains, max_bytes: NEWS,

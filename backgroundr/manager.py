@@ -663,9 +663,9 @@ class TaskManager:
         place = {name: max(end[name], begin[name]) for name in end}
         for name, held_bytes in page.held.items():
             place[name] -= held_bytes
-        # Of another stream nothing was shown, but where a cursor says so.
-        others = {} if before != END else {name: begin[name] for name in set(end) - set(streams)}
-        next_cursor = format_cursor({**place, **others})
+        # Of a stream that was not asked for, only a cursor can say that it was read.
+        others = begin if before == END else place
+        next_cursor = format_cursor({**others, **{name: place[name] for name in streams}})
         for name, size in page.sizes.items():
             place[name] -= size
         page.more = any(place[name] > begin[name] for name in streams)

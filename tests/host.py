@@ -95,7 +95,7 @@ class Host:
     """A conversation that shows the board. client: of the server whose board it is.
 
     args, result: of the call of a tool that the board is shown for. capabilities, context: more
-    of what the host says of itself. hurry: the board waits a thirtieth of its time between calls.
+    of what the host says of itself. hurry: the board waits a tenth of its time between calls.
     silent: no call of a tool is answered.
     """
 
